@@ -1,0 +1,1 @@
+"""Application templates of renshu."""
