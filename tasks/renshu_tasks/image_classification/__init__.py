@@ -1,0 +1,23 @@
+"""Image classification: from a folder of pictures to a trained, calibrated classifier.
+
+Imports no torch: `renshu train image_classification --help` answers at once.
+"""
+
+from renshu.task import Task
+from renshu_tasks.image_classification.options import ImageClassificationOptions
+
+_HERE = "renshu_tasks.image_classification"
+
+task = Task(
+    name="image_classification",
+    summary="Which class, or classes, a picture belongs to.",
+    extra="vision",
+    options=ImageClassificationOptions,
+    data=f"{_HERE}.data:build",
+    module=f"{_HERE}.module:build",
+    callbacks=f"{_HERE}.module:callbacks",
+    finish=f"{_HERE}.module:finish",
+    predict=f"{_HERE}.predict:predict",
+    report=f"{_HERE}.plots:sections",
+    presets={"demo": {}},
+)
