@@ -1,0 +1,61 @@
+# Every target works from a fresh clone; the environment is made once, in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# One thread a process: the tests are many small ones, and two of them run at a time.
+TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+PARALLEL ?= -n 2 --dist loadfile
+
+.PHONY: demo test test-slow nightly lint format bench size wheel-test lowest-test clean
+
+demo: $(VENV)/demo.stamp
+	$(BIN)/renshu demo
+
+test: $(VENV)/dev.stamp
+	$(TEST) $(PARALLEL)
+
+test-slow: $(VENV)/dev.stamp
+	$(TEST) -m "slow and not nightly"
+
+nightly: $(VENV)/dev.stamp
+	$(TEST) -m "nightly"
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: $(VENV)/dev.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Runs every benchmark in full and writes the table into README.md. QUICK=--quick for a look.
+bench: $(VENV)/dev.stamp
+	$(BIN)/python benchmarks/_table.py run $(QUICK)
+
+size:
+	$(PYTHON) tools/size.py
+
+# The tests against the built wheel, in an environment that cannot see the checkout.
+wheel-test: $(VENV)/dev.stamp
+	$(BIN)/python tools/environments.py wheel
+
+# The tests with the lowest version of every dependency that pyproject.toml allows.
+lowest-test: $(VENV)/dev.stamp
+	$(BIN)/python tools/environments.py lowest
+
+clean:
+	rm -rf $(VENV) dist build
+
+# pyproject.toml is what the environment is made of: made again when it changes.
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/demo.stamp: $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable ".[all,demo]"
+	touch $@
+
+$(VENV)/dev.stamp: $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable ".[all,demo,dev]"
+	touch $@
