@@ -1,0 +1,107 @@
+"""DataModule, and moving batches to a device."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from renshu.errors import ConfigError
+from renshu.hparams import HyperParameters
+
+if TYPE_CHECKING:
+    from renshu.trainer import Trainer
+
+
+class DataModule(HyperParameters):
+    """Everything about the data: preparing, splitting, loaders for every stage."""
+
+    trainer: Trainer | None = None
+
+    def prepare_data(self) -> None:
+        """Download and convert; called once, on one process."""
+
+    def setup(self, stage: str) -> None:
+        """Build the data sets of `stage`: fit, validate, test or predict."""
+
+    def teardown(self, stage: str) -> None: ...
+    def train_dataloader(self) -> Any: ...
+    def val_dataloader(self) -> Any: ...
+    def test_dataloader(self) -> Any: ...
+    def predict_dataloader(self) -> Any: ...
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return batch
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return batch
+
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
+        return move(batch, device)
+
+    def fingerprint(self) -> dict[str, Any] | None:
+        """What identifies the data, for `environment.json`; None when there is nothing to say."""
+        return None
+
+
+def move(batch: Any, device: torch.device) -> Any:
+    """A batch, however nested, on `device`: tuples, lists, dicts, dataclasses, objects with .to."""
+    if isinstance(batch, Tensor):
+        # Copies from pinned memory need not wait; to the CPU they must.
+        return batch.to(device, non_blocking=device.type != "cpu")
+    if isinstance(batch, Mapping):
+        moved = {key: move(value, device) for key, value in batch.items()}
+        return moved if type(batch) is dict else type(batch)(moved)  # type: ignore[call-arg]
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(move(item, device) for item in batch))
+    if isinstance(batch, (list, tuple)):
+        return type(batch)(move(item, device) for item in batch)
+    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
+        changes = {
+            field.name: move(getattr(batch, field.name), device)
+            for field in dataclasses.fields(batch)
+            if field.init
+        }
+        return dataclasses.replace(batch, **changes)
+    if hasattr(batch, "to") and not isinstance(batch, type):
+        return batch.to(device)
+    return batch
+
+
+def batch_size(batch: Any) -> int:
+    """The common leading dimension of the tensors in a batch; ConfigError if they disagree."""
+    sizes: dict[int, str] = {}
+    _leading(batch, "batch", sizes)
+    if len(sizes) != 1:
+        found = ", ".join(f"{path}: {size}" for size, path in sizes.items()) or "no tensor"
+        raise ConfigError(
+            f"the batch's size is unclear ({found})",
+            allowed="tensors with one common leading dimension",
+            mend="self.log(..., batch_size=n)",
+        )
+    return next(iter(sizes))
+
+
+def _leading(item: Any, path: str, sizes: dict[int, str]) -> None:
+    if isinstance(item, Tensor):
+        if item.ndim:
+            sizes.setdefault(item.shape[0], path)
+    elif isinstance(item, Mapping):
+        for key, value in item.items():
+            _leading(value, f"{path}[{key!r}]", sizes)
+    elif isinstance(item, (list, tuple)):
+        for number, value in enumerate(item):
+            _leading(value, f"{path}[{number}]", sizes)
+    elif dataclasses.is_dataclass(item):
+        for field in dataclasses.fields(item):
+            _leading(getattr(item, field.name), f"{path}.{field.name}", sizes)

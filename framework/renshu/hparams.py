@@ -1,0 +1,134 @@
+"""Hyper-parameters: the arguments of `__init__`, kept, saved in checkpoints and sent to loggers."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Iterable
+from types import FrameType
+from typing import Any
+
+from renshu.errors import ConfigError
+
+LIMIT = 1_000_000
+"""Bytes that the saved hyper-parameters may take: they describe a model, they are not its data."""
+
+
+class AttributeDict(dict[str, Any]):
+    """A dict whose items are attributes as well."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"there is no hyper-parameter {name!r}") from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self[name] = value
+
+
+class HyperParameters:
+    """`save_hyperparameters` and `hparams`, for Module and DataModule."""
+
+    @property
+    def hparams(self) -> AttributeDict:
+        """What `save_hyperparameters` kept."""
+        return self.__dict__.setdefault("_hparams", AttributeDict())
+
+    def save_hyperparameters(
+        self,
+        *args: Any,
+        ignore: str | Iterable[str] | None = None,
+        frame: FrameType | None = None,
+        logger: bool = True,
+    ) -> None:
+        """Keep the arguments of the calling `__init__`.
+
+        Args:
+            args: names of arguments to keep (all when none is given), or one dict of values.
+            ignore: names to leave out.
+            frame: whose arguments; the caller's unless given.
+            logger: send them to the loggers.
+
+        Values are plain: numbers, strings, lists, dicts, paths, tensors and arrays of a small size.
+        An nn.Module stays in `hparams` but out of checkpoints (its weights are saved anyway), with
+        one message; anything else that cannot be saved raises ConfigError with its name.
+        """
+        frame = frame or _caller()
+        values = _arguments(frame) if not args or isinstance(args[0], str) else _as_dict(args[0])
+        if args and isinstance(args[0], str):
+            values = {name: values[name] for name in args}
+        ignored = {ignore} if isinstance(ignore, str) else set(ignore or ())
+        kept = {name: value for name, value in values.items() if name not in ignored}
+        self.__dict__["_hparams_to_loggers"] = logger
+        self.__dict__["_hparams_left_out"] = _check(kept, type(self).__name__)
+        self.hparams.update(kept)
+
+    def hyper_parameters_to_save(self) -> dict[str, Any]:
+        """`hparams` without the modules among them."""
+        left_out = self.__dict__.get("_hparams_left_out", ())
+        return {name: value for name, value in self.hparams.items() if name not in left_out}
+
+
+def _caller() -> FrameType:
+    frame = inspect.currentframe()
+    assert frame is not None and frame.f_back is not None and frame.f_back.f_back is not None
+    return frame.f_back.f_back
+
+
+def _as_dict(value: Any) -> dict[str, Any]:
+    return dict(value) if hasattr(value, "keys") else dict(vars(value))
+
+
+def _arguments(frame: FrameType) -> dict[str, Any]:
+    """Arguments of the `__init__` that runs in `frame`, and of those that called it by super()."""
+    found: dict[str, Any] = {}
+    owner = frame.f_locals.get("self")
+    current: FrameType | None = frame
+    while current is not None and current.f_code.co_name == "__init__":
+        info = inspect.getargvalues(current)
+        if info.locals.get("self") is not owner:
+            break
+        names = [name for name in info.args if name != "self"]
+        values = {name: info.locals[name] for name in names}
+        if info.keywords:
+            values.update(info.locals[info.keywords])
+        found = {**found, **values}
+        current = current.f_back
+    return found
+
+
+def _check(values: dict[str, Any], owner: str) -> frozenset[str]:
+    """Names that stay out of checkpoints; raises for what can be neither saved nor rebuilt."""
+    from torch import nn
+
+    from renshu.checkpoints.codec import encode
+    from renshu.errors import CheckpointError
+
+    modules = frozenset(name for name, value in values.items() if isinstance(value, nn.Module))
+    if modules:
+        warnings.warn(
+            f"{owner}: {', '.join(sorted(modules))} is an nn.Module and is not saved as a "
+            "hyper-parameter (its weights are); give it to load_from_checkpoint again, or use "
+            f"save_hyperparameters(ignore={sorted(modules)})",
+            stacklevel=4,
+        )
+    for name in values.keys() - modules:
+        try:
+            text, tensors = encode(values[name], name)
+        except CheckpointError as error:
+            raise ConfigError(
+                f"hyper-parameter {error.where or name!r} cannot be saved",
+                where=f"{owner}({name}=…): {type(values[name]).__name__}",
+                allowed="numbers, strings, lists, dicts, paths, small tensors and arrays",
+                mend=f"save_hyperparameters(ignore=[{name!r}])",
+            ) from error
+        size = sum(t.nbytes for t in tensors.values()) + len(str(text))
+        if size > LIMIT:
+            raise ConfigError(
+                f"hyper-parameter {name!r} takes {size:,} bytes",
+                where=owner,
+                allowed=f"{LIMIT:,} bytes",
+                mend=f"save_hyperparameters(ignore=[{name!r}]) and keep data in the DataModule",
+            )
+    return modules

@@ -1,0 +1,16 @@
+"""What renshu tells the user besides errors: short lines on stderr, some of them only once."""
+
+from __future__ import annotations
+
+import sys
+
+_said: set[str] = set()
+
+
+def say(text: str, *, once: bool = False) -> None:
+    """Print a line on stderr; with `once`, the same text only the first time in this process."""
+    if once:
+        if text in _said:
+            return
+        _said.add(text)
+    print(f"renshu: {text}", file=sys.stderr, flush=True)
