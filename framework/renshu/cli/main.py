@@ -1,0 +1,122 @@
+"""Entry point of `renshu`: finds the command, runs it, turns what went wrong into an exit code.
+
+Imports nothing heavy, so that help and mistyped commands answer at once. Exit codes: 0 done,
+1 the run failed, 2 wrong input, 130 Ctrl-C, 143 SIGTERM.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from renshu.errors import ConfigError, RenshuError, near
+
+COMMANDS = {
+    "train": "train a task's model; on embedded real data when no data is given",
+    "evaluate": "measure a trained run on its test or validation part",
+    "predict": "predict files with a trained run and write a CSV table",
+    "report": "write a run's report.html again",
+    "doctor": "check versions, devices and permissions; names the command that mends a fault",
+    "demo": "train every installed task on embedded real data, within a minute each",
+}
+"""Every command and what it does; the module of the same name has `run(arguments, session)`."""
+
+
+@dataclass
+class Session:
+    """What a command leaves behind for the error report.
+
+    Attributes:
+        run_dir: folder of the run at work; None before there is one.
+        resume: the command that continues an interrupted run.
+    """
+
+    run_dir: Path | None = None
+    resume: str | None = None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit code; never raises and never shows a bare traceback."""
+    session = Session()
+    try:
+        return _dispatch(list(sys.argv[1:] if arguments is None else arguments), session)
+    except RenshuError as error:
+        if os.environ.get("RENSHU_DEBUG") == "1":
+            _print_traceback(error)
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C", file=sys.stderr)
+        if session.resume:
+            print(f"continue with: {session.resume}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe went away (`renshu train --help | head`): nothing is left to say.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        return _unexpected(error, session)
+
+
+def _dispatch(arguments: list[str], session: Session) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if arguments[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"renshu {version('renshu')}")
+        return 0
+    name = arguments[0]
+    if name not in COMMANDS:
+        raise ConfigError(
+            f"there is no command {name!r}",
+            allowed=", ".join(COMMANDS),
+            mend=near(name, COMMANDS) or "renshu --help",
+        )
+    from importlib import import_module
+
+    return import_module(f"renshu.cli.{name}").run(arguments[1:], session)
+
+
+def _help() -> str:
+    rows = "\n".join(f"  {name:<10}{summary}" for name, summary in COMMANDS.items())
+    return (
+        "usage: renshu COMMAND ...\n\n"
+        f"{rows}\n\n"
+        "renshu COMMAND --help shows a command's options.\n"
+        "RENSHU_DEBUG=1 shows the traceback of an error."
+    )
+
+
+def _unexpected(error: Exception, session: Session) -> int:
+    """A fault of ours or of user code: one line, and the traceback in a file."""
+    if os.environ.get("RENSHU_DEBUG") == "1":
+        _print_traceback(error)
+    import tempfile
+    import traceback
+
+    text = "".join(traceback.format_exception(error))
+    try:
+        handle = tempfile.NamedTemporaryFile(
+            "w", prefix="error-", suffix=".txt", dir=session.run_dir, delete=False, encoding="utf-8"
+        )
+    except OSError:
+        handle = tempfile.NamedTemporaryFile(
+            "w", prefix="renshu-error-", suffix=".txt", delete=False, encoding="utf-8"
+        )
+    with handle:
+        handle.write(text)
+    first = str(error).strip().split("\n")[0]
+    print(f"error: {type(error).__name__}: {first}", file=sys.stderr)
+    print(f"  traceback: {handle.name}", file=sys.stderr)
+    return 1
+
+
+def _print_traceback(error: BaseException) -> None:
+    import traceback
+
+    traceback.print_exception(error)

@@ -1,0 +1,55 @@
+"""`renshu train`: options, data, model, training, what is chosen after it, report."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from renshu.cli.parser import Request, parse_train, task_names
+
+if TYPE_CHECKING:
+    from renshu.cli.main import Session
+
+HELP = """usage: renshu train TASK [--config FILE] [--preset NAME] [options]
+
+Train a task's model. Without --data.path it trains on embedded real data.
+
+  {tasks}
+
+  --config FILE        YAML file with any of the options; a run's config.yaml runs again unchanged
+  --preset NAME        named set of values
+  --ckpt_path WHERE    continue from last, best or a path (last and best need --trainer.run NAME)
+  --print_config       print all values as YAML and stop
+
+A flag wins over the file, the file over the preset, the preset over the defaults.
+renshu train TASK --help shows all options of a task."""
+
+
+def run(arguments: Sequence[str], session: Session) -> int:
+    """Train as the arguments say; returns the exit code."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(HELP.format(tasks="\n  ".join(task_names()) or "no task is installed"))
+        return 0
+    request = parse_train(arguments)
+    if request.print_config:
+        from renshu.cli import yaml_file
+
+        print(yaml_file.dumps(request.config), end="")
+        return 0
+    from renshu.cli.training import train
+
+    result = train(request, session)
+    if result.interrupted:
+        print(f"stopped; the state is saved\ncontinue with: {session.resume}")
+        return 130
+    print("\n".join(result.lines()))
+    return 0
+
+
+def resume_command(request: Request, run_dir: Path) -> str:
+    """The command that continues a run; can be pasted into a shell."""
+    words = ["renshu", "train", "--config", str(run_dir / "config.yaml")]
+    words += ["--trainer.run", run_dir.name, "--ckpt_path", "last"]
+    return shlex.join(words)
