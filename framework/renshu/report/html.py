@@ -1,0 +1,254 @@
+"""Parts to HTML. Every string goes through `esc`; every chart's JSON through `script_json`."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import json
+import math
+import re
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+from urllib.parse import quote
+
+from renshu.report.parts import Cell, Chart, Headline, Part, Picture, Pictures, Section, Table, Text
+
+_UNSHOWN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def clean(value: object) -> str:
+    """Text without what cannot be shown or turns the direction of writing: these become U+FFFD."""
+    return _UNSHOWN.sub("\ufffd", str(value))
+
+
+def esc(value: object) -> str:
+    """Text that is inert in HTML, also inside a quoted attribute."""
+    return html.escape(clean(value), quote=True)
+
+
+def number(value: Cell) -> str:
+    """A cell as text: four significant digits, a dash for nothing."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}".replace(",", "\u202f")
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return clean(value)
+
+
+def script_json(value: Any) -> str:
+    """JSON that cannot end the script element it stands in."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+class Page:
+    """Collects sections and becomes one HTML document.
+
+    Args:
+        run_dir: folder that pictures are relative to.
+        title: the page's heading.
+        subtitle: short facts under it.
+    """
+
+    def __init__(self, run_dir: Path, title: str, subtitle: Sequence[str]) -> None:
+        self._root = run_dir.resolve()
+        self._title = title
+        self._subtitle = subtitle
+        self._figures: list[dict[str, Any]] = []
+
+    def render(
+        self, headlines: Sequence[Headline], problems: Sequence[str], sections: Sequence[Section]
+    ) -> str:
+        """The whole document. The same content gives the same bytes."""
+        body = "\n".join(self._section(index, section) for index, section in enumerate(sections))
+        links = "".join(
+            f'<li><a href="#s{i}">{esc(s.title)}</a></li>' for i, s in enumerate(sections)
+        )
+        data = script_json(self._figures)
+        here = files("renshu.report")
+        return Template((here / "page.html").read_text("utf-8")).substitute(
+            title=esc(self._title),
+            subtitle="".join(f"<li>{esc(fact)}</li>" for fact in self._subtitle),
+            headlines="".join(_headline(headline) for headline in headlines),
+            problems=_problems(problems),
+            links=links,
+            body=body,
+            figures=data,
+            style=(here / "report.css").read_text("utf-8"),
+            script=(here / "report.js").read_text("utf-8"),
+            # A nonce lets our two scripts run and nothing else. It is a hash of the content, so
+            # that whatever was smuggled into the content cannot know it.
+            nonce=hashlib.sha256((body + data).encode()).hexdigest()[:32],
+        )
+
+    def _section(self, index: int, section: Section) -> str:
+        lead = f'<p class="lead">{esc(section.lead)}</p>' if section.lead else ""
+        parts = "".join(self._part(part) for part in section.parts)
+        empty = "" if parts else f'<p class="empty">{esc(section.empty)}</p>'
+        return (
+            f'<section id="s{index}"><h2>{esc(section.title)}</h2>{lead}'
+            f'<div class="parts">{parts}{empty}</div></section>'
+        )
+
+    def _part(self, part: Part) -> str:
+        if isinstance(part, Text):
+            tag = "pre" if part.code else "p"
+            return f'<{tag} class="text">{esc(part.text)}</{tag}>'
+        if isinstance(part, Table):
+            wide = " wide" if part.folded or len(part.columns) > 6 else ""
+            return f'<div class="part{wide}">{_table(part)}</div>'
+        if isinstance(part, Chart):
+            return self._chart(part)
+        return self._pictures(part)
+
+    def _chart(self, chart: Chart) -> str:
+        self._figures.append({"data": _inert(chart.traces), "layout": _inert(chart.layout)})
+        number_ = len(self._figures) - 1
+        return (
+            f'<figure class="part{" wide" if chart.wide else ""}">'
+            f"<figcaption>{esc(chart.title)}</figcaption>"
+            f'<div class="chart" data-figure="{number_}" role="img" aria-label="{esc(chart.alt)}"'
+            f' style="height:{int(chart.height)}px"></div>'
+            f'<details class="data"><summary>Numbers</summary>{_scroll(chart.table)}</details>'
+            "</figure>"
+        )
+
+    def _pictures(self, part: Pictures) -> str:
+        cards = "".join(self._picture(item) for item in part.items)
+        return (
+            f'<figure class="part wide"><figcaption>{esc(part.caption)}</figcaption>'
+            f'<ul class="pictures">{cards}</ul></figure>'
+        )
+
+    def _picture(self, item: Picture) -> str:
+        images = "".join(self._image(file, alt) for file, alt in item.files)
+        facts = "".join(
+            f"<dt>{esc(name)}</dt><dd>{esc(number(value))}</dd>" for name, value in item.facts
+        )
+        bar = "" if item.confidence is None else _bar(item.confidence)
+        return (
+            f'<li><div class="images">{images}</div>'
+            f'<p class="name" title="{esc(item.title)}">{esc(item.title)}</p>'
+            f"<dl>{facts}</dl>{bar}</li>"
+        )
+
+    def _image(self, file: Path, alt: str) -> str:
+        """An image element, or a sentence where the file is missing, no PNG or outside the run."""
+        path = (self._root / file).resolve()
+        size = _png_size(path) if path.is_relative_to(self._root) else None
+        if size is None:
+            return f'<span class="missing">{esc(alt)}: no picture</span>'
+        url = quote(path.relative_to(self._root).as_posix())
+        small = ' class="pixels"' if max(size) <= 96 else ""
+        return (
+            f'<img src="{esc(url)}" alt="{esc(alt)}" width="{size[0]}" height="{size[1]}"{small}>'
+        )
+
+
+def _headline(headline: Headline) -> str:
+    percent = headline.unit == "%"
+
+    def show(value: float) -> str:
+        return f"{100 * value:.1f}" if percent else number(value)
+
+    interval = ""
+    if headline.low is not None and headline.high is not None:
+        unit = " %" if percent else ""
+        interval = (
+            f'<p class="interval">95 %: {show(headline.low)} to {show(headline.high)}{unit}</p>'
+        )
+        if 0 <= headline.low <= headline.value <= headline.high <= 1:
+            interval += _range(headline.low, headline.value, headline.high)
+    unit = f' <span class="unit">{esc(headline.unit)}</span>' if headline.unit else ""
+    note = f'<p class="note">{esc(headline.note)}</p>' if headline.note else ""
+    return (
+        f'<li><h3>{esc(headline.name)}</h3><p class="value">{esc(show(headline.value))}{unit}</p>'
+        f"{interval}{note}</li>"
+    )
+
+
+def _range(low: float, value: float, high: float) -> str:
+    """The interval as a mark on a line from 0 to 1."""
+    return (
+        f'<span class="range" aria-hidden="true" style="--low:{low:.4f};--high:{high:.4f};'
+        f'--value:{value:.4f}"></span>'
+    )
+
+
+def _bar(share: float) -> str:
+    share = min(max(share, 0.0), 1.0) if math.isfinite(share) else 0.0
+    return f'<span class="bar" aria-hidden="true" style="--share:{share:.4f}"></span>'
+
+
+def _problems(problems: Sequence[str]) -> str:
+    if not problems:
+        return ""
+    items = "".join(f"<li>{esc(problem)}</li>" for problem in problems)
+    return f'<aside class="problems"><h2>Not in this report</h2><ul>{items}</ul></aside>'
+
+
+def _table(table: Table) -> str:
+    if not table.folded:
+        return _scroll(table)
+    return (
+        f'<details class="data"><summary>{esc(table.caption)}</summary>{_scroll(table)}</details>'
+    )
+
+
+def _scroll(table: Table) -> str:
+    """A table in a box of its own, so that a wide one scrolls and the page does not."""
+    head = "".join(f'<th scope="col">{esc(column)}</th>' for column in table.columns)
+    body = "".join(f"<tr>{_row(table, row)}</tr>" for row in table.rows)
+    kind = ' class="sortable"' if table.sortable else ""
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{esc(table.caption)}">'
+        f"<table{kind}><caption>{esc(table.caption)}</caption>"
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _row(table: Table, row: Sequence[Cell]) -> str:
+    cells = []
+    for column, value in zip(table.columns, row, strict=True):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            cells.append(f"<td>{esc(number(value))}</td>")
+            continue
+        shown, bar = number(value), ""
+        if column in table.bars and math.isfinite(value):
+            shown, bar = f"{value:.3f}", _bar(float(value))
+        cells.append(f'<td class="number" data-value="{float(value)!r}">{shown}{bar}</td>')
+    return "".join(cells)
+
+
+def _inert(value: Any) -> Any:
+    """A figure as JSON can hold it. Plotly reads a little HTML in labels: here none is left."""
+    if isinstance(value, str):
+        return html.escape(clean(value), quote=False).replace("\n", "<br>")
+    if isinstance(value, dict):
+        return {str(key): _inert(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_inert(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _png_size(path: Path) -> tuple[int, int] | None:
+    """Width and height of a PNG file, None if it is not one."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(24)
+    except OSError:
+        return None
+    if head[:8] != b"\x89PNG\r\n\x1a\n" or head[12:16] != b"IHDR":
+        return None
+    return int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
