@@ -1,0 +1,114 @@
+"""Run the tests against the built wheel, outside the checkout.
+
+`python tools/environments.py wheel` installs the wheel into a fresh environment that borrows this
+one's libraries: their folder is put on its path, which brings the libraries but not the checkout
+(the file that links the checkout is read only in a site folder, and that folder is none there).
+`python tools/environments.py lowest` installs the wheel with the lowest version of everything that
+pyproject.toml names, and borrows nothing.
+
+Further arguments go to pytest.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import tomllib
+from itertools import chain
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+EXTRAS = "[all,demo,parity,test]"
+# What belongs to the checkout itself is tested there.
+NOT_HERE = ["test_repository.py", "test_packaging.py"]
+TESTS = ["-n", "2", "--dist", "loadfile", "-p", "no:cacheprovider"]
+
+# Shows that the packages and the entry points come from the wheel.
+PROOF = """
+import importlib.metadata, sys
+from pathlib import Path
+import renshu, renshu_tasks, renshu_templates
+for package in (renshu, renshu_tasks, renshu_templates):
+    assert Path(package.__file__).is_relative_to(sys.prefix), package.__file__
+tasks = importlib.metadata.entry_points(group="renshu.tasks")
+assert [task.name for task in tasks] == ["image_classification"], tasks
+print("renshu", importlib.metadata.version("renshu"), "from", Path(renshu.__file__).parent)
+"""
+
+
+def build_wheel(into: Path) -> Path:
+    """Build the wheel of the checkout as an installer does."""
+    run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(into), str(ROOT)])
+    return next(into.glob("renshu-*.whl"))
+
+
+def lowest() -> list[str]:
+    """`name==lowest` of every requirement in pyproject.toml."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    pins = set()
+    for requirement in chain(project["dependencies"], *project["optional-dependencies"].values()):
+        name, _, version = requirement.partition(">=")
+        if version:
+            pins.add(f"{name.partition('[')[0]}=={version}")
+    return sorted(pins)
+
+
+def make(folder: Path, kind: str) -> Path:
+    """A fresh environment with the wheel in it; its Python."""
+    python = folder / "venv" / "bin" / "python"
+    run([sys.executable, "-m", "venv", str(folder / "venv")])
+    wheel = build_wheel(folder)
+    install = [str(python), "-m", "pip", "install", "-q"]
+    if kind == "wheel":
+        scheme = {"base": str(folder / "venv"), "platbase": str(folder / "venv")}
+        site = Path(sysconfig.get_path("purelib", vars=scheme))
+        (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+        run([*install, "--force-reinstall", "--no-deps", str(wheel)])
+        run([*install, f"{wheel}{EXTRAS}"])
+    else:
+        constraints = folder / "lowest.txt"
+        constraints.write_text("\n".join(lowest()) + "\n", encoding="utf-8")
+        print(constraints.read_text(encoding="utf-8"), flush=True)
+        run([*install, "-c", str(constraints), f"{wheel}{EXTRAS}"])
+    return python
+
+
+def test(folder: Path, python: Path, arguments: list[str]) -> int:
+    """Run the proof and the tests in a copy of what they need; pytest's exit code."""
+    for name in ("tests", "examples", "benchmarks"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns(*NOT_HERE))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}",
+        "RENSHU_SHARED_DATA": str(ROOT.parent / "shared" / "data"),
+    }
+    environment.pop("PYTHONPATH", None)
+    run([str(python), "-I", "-c", PROOF], cwd=folder)
+    command = [str(python), "-m", "pytest", *TESTS, *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, check=False).returncode
+
+
+def run(command: list[str], cwd: Path | None = None) -> None:
+    """Run a command; the tool ends with it if it fails."""
+    done = subprocess.run(command, cwd=cwd, check=False)
+    if done.returncode:
+        sys.exit(f"failed: {' '.join(command[:6])} …")
+
+
+def main() -> int:
+    """Make the environment, test, remove it."""
+    kind, *arguments = sys.argv[1:] or [""]
+    if kind not in ("wheel", "lowest"):
+        sys.exit(__doc__)
+    with tempfile.TemporaryDirectory(prefix=f"renshu-{kind}-") as name:
+        folder = Path(name)
+        return test(folder, make(folder, kind), arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
