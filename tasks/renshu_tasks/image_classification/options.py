@@ -1,4 +1,4 @@
-"""The options of image classification. Imports neither torch nor numpy, so --help answers at once."""
+"""The options of image classification. Imports neither torch nor numpy: --help answers at once."""
 
 from __future__ import annotations
 
@@ -72,12 +72,70 @@ class DataOptions:
 
 @dataclass(kw_only=True)
 class ModelOptions:
-    """Which network."""
+    """Which network, and where its weights come from.
+
+    Attributes:
+        name: small (for pictures of 8 to 64 pixels), or a classification network of torchvision by
+            its name there, such as resnet18, efficientnet_b0, convnext_tiny, vit_b_16.
+        width: channels of the first block of small.
+        weights: pretrained weights: a .safetensors file, or a name that torchvision knows (DEFAULT,
+            IMAGENET1K_V1: downloaded). Default: from scratch.
+        dropout: share of the features set to zero; default: 0.1 before the head of small, and what
+            the others have of their own.
+    """
+
+    name: str = "small"
+    width: int = 24
+    weights: str | None = None
+    dropout: float | None = None
 
 
 @dataclass(kw_only=True)
 class TrainingOptions:
-    """How it learns."""
+    """How it learns, and what is chosen on the validation part.
+
+    Attributes:
+        optimizer: adamw, or sgd with Nesterov momentum 0.9.
+        learning_rate: the highest; it rises linearly, then falls as a cosine to 0.
+        warmup: share of the steps in which it rises.
+        weight_decay: pull towards 0; not on biases and norms.
+        augment: none; light: crops and mirror images; standard: small rotations, sizes, brightness
+            and contrast as well; characters: rotation, shift, shear and size, never mirrored; auto:
+            characters for grey pictures up to 32 pixels, else light up to 64 and standard above.
+        mixup: α of mixup (Zhang 2018); 0: off.
+        cutmix: α of cutmix (Yun 2019); 0: off. With both on each picture draws which.
+        label_smoothing: share of the label's weight that is spread over all classes.
+        class_weights: none; balanced: a class weighs the inverse of its frequency in training.
+        ema_decay: decay a step of the averaged weights, which are those kept; 0: off.
+        tune: what learns: all; head: a linear probe; staged: from the head downwards, one more
+            stage every unfreeze_every epochs.
+        unfreeze_every: epochs until the next stage learns as well.
+        layer_decay: factor of the learning rate from each stage to the one below it.
+        tta: averaged views when predicting: none, flip, affine (small turns and shifts), or auto:
+            affine for characters, else none.
+        calibrate: scale the logits by a temperature chosen on the validation part (Guo 2017).
+        threshold: decision threshold of two-class and multi-label tasks: f1: the best on the
+            validation part, or a number.
+        channels_last: memory format of the pictures; default: from the table for this device.
+    """
+
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = 3e-3
+    warmup: float = 0.1
+    weight_decay: float = 0.05
+    augment: Literal["auto", "none", "light", "standard", "characters"] = "auto"
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    label_smoothing: float = 0.05
+    class_weights: Literal["none", "balanced"] = "none"
+    ema_decay: float = 0.99
+    tune: Literal["all", "head", "staged"] = "all"
+    unfreeze_every: int = 1
+    layer_decay: float = 1.0
+    tta: Literal["auto", "none", "flip", "affine"] = "auto"
+    calibrate: bool = True
+    threshold: Literal["f1"] | float = "f1"
+    channels_last: bool | None = None
 
 
 @dataclass(kw_only=True)

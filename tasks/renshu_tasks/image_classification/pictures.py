@@ -1,0 +1,151 @@
+"""The data sets that loaders read: pictures kept in memory, or read when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from renshu.errors import DataError
+from renshu_tasks.image_classification.readers import Raw, read_picture
+from renshu_tasks.image_classification.records import Records
+
+Sample = dict[str, Tensor]
+_SEEDS = 2**63 - 1
+
+
+class Pictures(Dataset[Sample]):
+    """Samples of one part: image uint8 [C, H, W], label int64 [] or float32 [K], index int64 [].
+
+    `index` is the row in the whole source. In training there is also `seed` int64 [], from which
+    the sample's augmentation is drawn on the device.
+    """
+
+    def __init__(self, labels: Tensor, rows: Any, *, seeded: bool) -> None:
+        self.rows = torch.as_tensor(rows, dtype=torch.int64)
+        self.labels, self.seeded = labels[self.rows], seeded
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def image(self, number: int) -> Tensor:
+        """One picture, uint8 [C, H, W]."""
+        raise NotImplementedError
+
+    def __getitem__(self, number: int) -> Sample:
+        sample = {
+            "image": self.image(number),
+            "label": self.labels[number],
+            "index": self.rows[number],
+        }
+        if self.seeded:
+            sample["seed"] = torch.randint(_SEEDS, ())
+        return sample
+
+
+class PicturesInMemory(Pictures):
+    """Pictures from a uint8 tensor [N, C, H, W] of the whole source; a batch is one indexing."""
+
+    def __init__(self, images: Tensor, labels: Tensor, rows: Any, *, seeded: bool) -> None:
+        super().__init__(labels, rows, seeded=seeded)
+        self.images = images
+
+    def image(self, number: int) -> Tensor:
+        return self.images[self.rows[number]]
+
+    def __getitems__(self, numbers: Sequence[int] | Tensor) -> Sample:
+        """A whole batch: every entry has the batch as its first dimension."""
+        chosen = torch.as_tensor(numbers)
+        rows = self.rows[chosen]
+        batch = {"image": self.images[rows], "label": self.labels[chosen], "index": rows}
+        if self.seeded:
+            batch["seed"] = torch.randint(_SEEDS, (len(rows),))
+        return batch
+
+
+class PicturesOnDisk(Pictures):
+    """Pictures decoded when asked for, scaled to `size` (H, W)."""
+
+    def __init__(
+        self, records: Records, labels: Tensor, rows: Any, *, seeded: bool, **reading: Any
+    ) -> None:
+        super().__init__(labels, rows, seeded=seeded)
+        self.records, self.reading = records, reading
+
+    def image(self, number: int) -> Tensor:
+        row = int(self.rows[number])
+        return read(self.records, row, **self.reading)
+
+
+def as_batch(batch: Any) -> Any:
+    """The collate function of PicturesInMemory, whose batches are complete already."""
+    return batch
+
+
+def read(records: Records, row: int, **reading: Any) -> Tensor:
+    """The picture of a row, decoded: uint8 [channels, H, W]."""
+    pictures: Sequence[Raw] = records.pictures  # type: ignore[assignment]
+    return read_picture(pictures[row], records.name(row), **reading)
+
+
+def read_all(records: Records, rows: Iterable[int], **reading: Any) -> Tensor:
+    """The pictures of these rows, decoded: uint8 [N, channels, H, W]."""
+    threads = 4 if isinstance(records.pictures, list) else 1
+    with ThreadPoolExecutor(threads) as pool:
+        return torch.stack(list(pool.map(lambda row: read(records, row, **reading), rows)))
+
+
+def scaled(images: Tensor, channels: int, size: tuple[int, int]) -> Tensor:
+    """Arrays uint8 [N, C, H, W] with other channels and size: scaled to cover, cut to the centre.
+
+    Grey is ITU-R 601 luma, as PIL has it.
+    """
+    if channels != images.shape[1]:
+        images = _recoloured(images, channels)
+    if tuple(images.shape[2:]) == size:
+        return images
+    height, width = images.shape[2:]
+    factor = max(size[0] / height, size[1] / width)
+    cover = max(size[0], round(height * factor)), max(size[1], round(width * factor))
+    top, left = (cover[0] - size[0]) // 2, (cover[1] - size[1]) // 2
+    done = []
+    for some in images.split(512):  # floats of the whole source might not fit
+        large = F.interpolate(some.float(), cover, mode="bilinear", antialias=True)
+        cut = large[:, :, top : top + size[0], left : left + size[1]]
+        done.append(cut.round().clamp(0, 255).to(torch.uint8))
+    return torch.cat(done)
+
+
+def _recoloured(images: Tensor, channels: int) -> Tensor:
+    if images.shape[1] == 1:
+        return images.expand(-1, channels, -1, -1).contiguous()
+    if images.shape[1] == 3 and channels == 1:
+        weights = torch.tensor([19595, 38470, 7471], dtype=torch.int64).view(3, 1, 1)
+        done = [(some.long() * weights).sum(1, True) + 0x8000 >> 16 for some in images.split(512)]
+        return torch.cat(done).to(torch.uint8)
+    raise DataError(
+        f"images with {images.shape[1]} channels cannot become {channels}",
+        where="data.channels",
+        allowed="1 to 3, 3 to 1, or auto",
+    )
+
+
+def moments(images: Iterable[Tensor]) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel in [0, 1], exact, from uint8 [n, C, H, W]."""
+    counts: Tensor | None = None
+    for some in images:
+        found = torch.stack(
+            [torch.bincount(some[:, c].flatten(), minlength=256) for c in range(some.shape[1])]
+        )
+        counts = found if counts is None else counts + found
+    assert counts is not None
+    share = counts.double() / counts.sum(1, keepdim=True)
+    values = torch.arange(256, dtype=torch.float64) / 255
+    mean = share @ values
+    variance = (share * (values - mean[:, None]) ** 2).sum(1)
+    return mean.tolist(), variance.sqrt().tolist()

@@ -1,0 +1,139 @@
+"""What every source of pictures is turned into: samples with labels, before they are split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from renshu.errors import DataError
+from renshu_tasks.image_classification.readers import Raw
+
+PARTS = ("train", "val", "test")
+PART_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+
+
+@dataclass
+class Records:
+    """The samples of one source, in a fixed order; every list has one entry a sample.
+
+    `pictures` is a sequence of files, encoded bytes or PIL images; or a uint8 tensor
+    [N, C, H, W] when the source is an array. `labels` holds one name a sample, several or none
+    for multi-label data. `parts` says train, val or test where the source itself does.
+    """
+
+    ids: list[str]
+    labels: list[tuple[str, ...]]
+    pictures: Sequence[Raw] | Tensor
+    where: str
+    classes: list[str] | None = None
+    parts: list[str] | None = None
+    groups: list[str] | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def name(self, row: int) -> str:
+        """How a message calls a sample: its file, or the source and its row."""
+        picture = None if isinstance(self.pictures, Tensor) else self.pictures[row]
+        return str(picture) if isinstance(picture, Path) else f"{self.where}, {self.ids[row]}"
+
+    def keep(self, rows: list[int]) -> Records:
+        """The samples of these rows."""
+        pictures = self.pictures
+        return replace(
+            self,
+            ids=[self.ids[row] for row in rows],
+            labels=[self.labels[row] for row in rows],
+            pictures=pictures[rows] if isinstance(pictures, Tensor) else Chosen(pictures, rows),
+            parts=None if self.parts is None else [self.parts[row] for row in rows],
+            groups=None if self.groups is None else [self.groups[row] for row in rows],
+        )
+
+
+class Chosen(Sequence):
+    """Some entries of a sequence, read when asked for."""
+
+    def __init__(self, values: Sequence[Raw], rows: list[int]) -> None:
+        self.values, self.rows = values, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.values[self.rows[index]]
+
+
+def part_of(name: str, where: str) -> str:
+    """train, val or test for any usual spelling of it; raises DataError for others."""
+    if name.strip().lower() not in PART_NAMES:
+        raise DataError(
+            f"{name!r} is not a part of a data set",
+            where=where,
+            allowed=", ".join(PART_NAMES),
+        )
+    return PART_NAMES[name.strip().lower()]
+
+
+def inside(root: Path, file: Path) -> bool:
+    """Whether a file lies in a folder once all links are followed; compared part by part."""
+    return file.resolve().is_relative_to(root.resolve())
+
+
+def as_pixels(images: Any, where: str) -> Tensor:
+    """Arrays as uint8 [N, C, H, W].
+
+    Takes [N, H, W], [N, C, H, W] or [N, H, W, C] with 1, 3 or 4 channels; integers of 0 to 255,
+    uint16 (scaled by 255 / 65535) or floats in [0, 1]. Raises DataError for anything else.
+    """
+    values = images.detach().cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
+    if values.ndim == 3:
+        values = values[:, None]
+    if values.ndim != 4 or 0 in values.shape:
+        raise DataError(
+            f"the images have the shape {list(values.shape)}",
+            where=where,
+            allowed="[N, H, W], [N, C, H, W] or [N, H, W, C], none of them 0",
+        )
+    first, last = values.shape[1] in (1, 3, 4), values.shape[3] in (1, 3, 4)
+    if first == last and values.shape[1] != values.shape[3]:
+        raise DataError(
+            f"it is not clear which axis of {list(values.shape)} is the channel",
+            where=where,
+            allowed="1, 3 or 4 channels at the second or the last axis",
+            mend="images.transpose(0, 3, 1, 2) puts the last axis second",
+        )
+    if last and not first:
+        values = values.transpose(0, 3, 1, 2)
+    return torch.from_numpy(np.ascontiguousarray(_bytes(values, where)))
+
+
+def _bytes(values: np.ndarray, where: str) -> np.ndarray:
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype == np.uint16:
+        return ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+    kind, top = values.dtype.kind, 255 if values.dtype.kind in "iu" else 1
+    # written so that NaN is refused as well
+    if kind not in "iuf" or not (values.min() >= 0 and values.max() <= top):
+        raise DataError(
+            f"the images have values of {values.dtype} outside the range that is allowed",
+            where=where,
+            allowed="integers of 0 to 255, uint16, or floats of 0 to 1 without NaN",
+        )
+    return values.astype(np.uint8) if kind in "iu" else np.rint(values * 255).astype(np.uint8)

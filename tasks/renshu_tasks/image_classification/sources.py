@@ -1,0 +1,357 @@
+"""Finds the samples of a source: image folder, manifest, arrays, Hugging Face, torchvision."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from renshu.errors import ConfigError, DataError, near
+from renshu_tasks.image_classification.demo import digits_file, load_digits
+from renshu_tasks.image_classification.manifest import from_csv
+from renshu_tasks.image_classification.options import DataOptions
+from renshu_tasks.image_classification.readers import SUFFIXES
+from renshu_tasks.image_classification.records import (
+    PART_NAMES,
+    PARTS,
+    Records,
+    as_pixels,
+    inside,
+    part_of,
+)
+
+KINDS = "an image folder, .csv, .npz, a saved Hugging Face data set, a folder of parquet files"
+
+
+def find(options: DataOptions) -> Records:
+    """The samples of the source that the options name; raises DataError where there is none."""
+    if options.path is None:
+        images, labels = load_digits()
+        return from_arrays(images, labels, where=f"embedded digits ({digits_file()})")
+    if options.path.startswith("torchvision:"):
+        return from_torchvision(options.path.partition(":")[2], options)
+    path = Path(options.path)
+    if not path.exists():
+        raise DataError("the data are not there", where=path.absolute(), allowed=KINDS)
+    if path.is_dir():
+        return _from_directory(path, options)
+    if path.suffix.lower() in (".csv", ".tsv"):
+        return from_csv(path, options)
+    if path.suffix.lower() == ".npz":
+        return from_npz(path)
+    raise DataError("the file is of no kind that can be read", where=path, allowed=KINDS)
+
+
+def _from_directory(path: Path, options: DataOptions) -> Records:
+    from renshu_tasks.image_classification import hugging_face
+
+    if hugging_face.is_saved(path):
+        return hugging_face.from_disk(path, options)
+    if files := hugging_face.tables(path):
+        return hugging_face.from_tables(path, files, options)
+    return from_folder(path, options)
+
+
+def from_folder(root: Path, options: DataOptions) -> Records:
+    """Class folders of pictures; or train, val and test folders of class folders."""
+    folders = _folders(root, root, options)
+    named = [folder for folder in folders if folder.name.lower() in PART_NAMES]
+    if any(part_of(folder.name, "") == "train" for folder in named) and len(named) > 1:
+        if len(named) < len(folders):
+            others = ", ".join(folder.name for folder in folders if folder not in named)
+            raise DataError(
+                f"parts (train, test) and other folders ({others}) stand side by side",
+                where=root,
+                allowed="class folders alone, or parts alone",
+                mend="move the other folders away",
+            )
+        parts = {part_of(folder.name, str(folder)): folder for folder in named}
+    elif len(named) == len(folders) == 1:
+        parts = {part_of(named[0].name, ""): named[0]}
+    else:
+        parts = {"": root}
+    files: list[Path] = []
+    labels: list[tuple[str, ...]] = []
+    given: list[str] = []
+    notes: list[str] = []
+    for part, folder in parts.items():
+        for name, file in _pictures(root, folder, options, notes):
+            files.append(file)
+            labels.append((name,))
+            given.append(part)
+    return Records(
+        ids=[file.relative_to(root).as_posix() for file in files],
+        labels=labels,
+        pictures=files,
+        where=str(root),
+        parts=None if "" in parts else given,
+        notes=notes,
+    )
+
+
+def _pictures(
+    root: Path, folder: Path, options: DataOptions, notes: list[str]
+) -> Iterable[tuple[str, Path]]:
+    """Class name and file of every picture below the class folders, sorted."""
+    classes = _folders(root, folder, options)
+    if len(classes) < 2:
+        raise DataError(
+            f"the folder has {len(classes)} class folder{'s' * (len(classes) != 1)}",
+            where=folder,
+            allowed="two or more folders, one a class, with the class's pictures",
+            mend="for example pictures/cat/1.jpg and pictures/dog/1.jpg",
+        )
+    for name in classes:
+        found = sorted(_walk(root, name, options))
+        pictures = [file for file in found if file.suffix.lower() in SUFFIXES]
+        if not pictures:
+            raise DataError(
+                "the class folder holds no picture",
+                where=name,
+                allowed=f"files ending {' '.join(SUFFIXES)}",
+                mend="add pictures, or remove the folder",
+            )
+        if len(pictures) < len(found):
+            notes.append(f"{name}: {len(found) - len(pictures)} files are no pictures, left out")
+        yield from ((name.name, file) for file in pictures)
+
+
+def _folders(root: Path, folder: Path, options: DataOptions) -> list[Path]:
+    entries = sorted(folder.iterdir())
+    return [entry for entry in entries if entry.is_dir() and _wanted(root, entry, options)]
+
+
+def _walk(root: Path, folder: Path, options: DataOptions, depth: int = 0) -> Iterable[Path]:
+    for entry in folder.iterdir():
+        if not _wanted(root, entry, options):
+            continue
+        if not entry.is_dir():
+            yield entry
+        elif entry.is_symlink() and inside(entry.resolve(), root / entry):
+            raise DataError("the link leads back to a folder that it is in", where=entry)
+        elif depth > 32:
+            raise DataError("the folders are nested too deep", where=entry, allowed="32 levels")
+        else:
+            yield from _walk(root, entry, options, depth + 1)
+
+
+def _wanted(root: Path, entry: Path, options: DataOptions) -> bool:
+    """Hidden entries are left out; a link out of the folder is refused unless allowed."""
+    if entry.name.startswith("."):
+        return False
+    if entry.is_symlink() and not options.allow_outside and not inside(root, entry):
+        raise DataError(
+            "the link leads out of the data folder",
+            where=entry,
+            mend="copy the file, or --data.allow_outside true",
+        )
+    return True
+
+
+def from_arrays(
+    images: Any,
+    labels: Sequence,
+    *,
+    parts: Sequence[str] | None = None,
+    groups: Sequence | None = None,
+    where: str = "arrays",
+) -> Records:
+    """Arrays and their labels; see `as_pixels` for the shapes and types that are taken.
+
+    Labels are [N] names or whole numbers, or for multi-label data [N, K] of 0 and 1, or a list
+    of tuples of names.
+    """
+    pixels = as_pixels(images, where)
+    names = label_names(labels, where)
+    for what, column in (("labels", names), ("parts", parts), ("groups", groups)):
+        if column is not None and len(column) != len(pixels):
+            raise DataError(f"{len(pixels)} images have {len(column)} {what}", where=where)
+    return Records(
+        ids=[str(row) for row in range(len(pixels))],
+        labels=names,
+        pictures=pixels,
+        where=where,
+        parts=None if parts is None else [part_of(part, where) for part in parts],
+        groups=None if groups is None else [str(group) for group in groups],
+    )
+
+
+def label_names(labels: Any, where: str, classes: Sequence[str] | None = None) -> list[tuple]:
+    """Labels of any kind as tuples of names, one tuple a sample."""
+    if isinstance(labels, Tensor):
+        labels = labels.cpu().numpy()
+    if isinstance(labels, np.ndarray) and labels.ndim == 2 and labels.shape[1] > 1:
+        if not np.isin(labels, (0, 1)).all():
+            raise DataError("labels [N, K] are not all 0 or 1", where=where)
+        return [tuple(_name(k, classes, where) for k in np.flatnonzero(row)) for row in labels]
+    if isinstance(labels, np.ndarray):
+        labels = labels.reshape(-1).tolist()
+    return [
+        tuple(_name(one, classes, where) for one in label)
+        if isinstance(label, list | tuple)
+        else (_name(label, classes, where),)
+        for label in labels
+    ]
+
+
+def _name(label: Any, classes: Sequence[str] | None, where: str) -> str:
+    if isinstance(label, bytes):
+        label = label.decode()
+    if isinstance(label, float | np.floating):
+        if label != int(label):
+            raise DataError(f"the label {label} is not a whole number or a name", where=where)
+        label = int(label)
+    if classes is None or isinstance(label, str):
+        return str(label)
+    if not 0 <= int(label) < len(classes):
+        raise DataError(
+            f"the label {label} has no name", where=where, allowed=f"0 to {len(classes) - 1}"
+        )
+    return str(classes[int(label)])
+
+
+def from_npz(path: Path) -> Records:
+    """A .npz file with `images` and `labels` (and `groups`); or these with parts in the name.
+
+    `train_images` with `train_labels` and `x_train` with `y_train` are known, the same with val
+    and test. Nothing in the file is unpickled.
+    """
+    with np.load(path, allow_pickle=False) as file:
+        names = set(file.files)
+        try:
+            if {"images", "labels"} <= names:
+                groups = file["groups"] if "groups" in names else None
+                return from_arrays(file["images"], file["labels"], groups=groups, where=str(path))
+            pairs = [
+                (part, file[x], file[y])
+                for part in PARTS
+                for x, y in ((f"{part}_images", f"{part}_labels"), (f"x_{part}", f"y_{part}"))
+                if {x, y} <= names
+            ]
+        except ValueError as error:
+            raise DataError(f"an array cannot be read: {error}", where=path) from error
+    if "train" not in [part for part, _, _ in pairs]:
+        raise DataError(
+            f"the file holds {', '.join(sorted(names)) or 'nothing'}",
+            where=path,
+            allowed="images and labels; or train_images and train_labels, the same with val, test",
+        )
+    return joined(
+        [from_arrays(x, y, where=f"{path} ({part})") for part, x, y in pairs],
+        [part for part, _, _ in pairs],
+        str(path),
+    )
+
+
+def joined(several: list[Records], parts: list[str], where: str) -> Records:
+    """Sources of several parts as one."""
+    import torch
+
+    tensors = [one.pictures for one in several if isinstance(one.pictures, Tensor)]
+    if len({tensor.shape[1:] for tensor in tensors}) > 1:
+        raise DataError("the parts' images differ in shape", where=where)
+    return Records(
+        ids=[
+            f"{part}/{name}" for part, one in zip(parts, several, strict=True) for name in one.ids
+        ],
+        labels=[label for one in several for label in one.labels],
+        pictures=torch.cat(tensors) if tensors else _Several([one.pictures for one in several]),
+        where=where,
+        classes=several[0].classes,
+        parts=[part for part, one in zip(parts, several, strict=True) for _ in one.ids],
+    )
+
+
+class _Several(Sequence):
+    """Sequences one after the other."""
+
+    def __init__(self, sequences: list[Any]) -> None:
+        self.sequences = sequences
+        self.starts = np.cumsum([0] + [len(one) for one in sequences])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def __getitem__(self, index: Any) -> Any:
+        which = int(np.searchsorted(self.starts, index, side="right")) - 1
+        return self.sequences[which][int(index - self.starts[which])]
+
+
+def from_dataset(dataset: Any, where: str = "data set") -> Records:
+    """Any map-style data set of (picture, label); pictures are PIL images, or arrays as above."""
+    if getattr(dataset, "transform", None) is not None:
+        raise ConfigError(
+            "the data set has a transform of its own, which would be applied before the checks",
+            where=where,
+            mend="pass transform=None; augmentation and normalisation are options of the task",
+        )
+    classes = getattr(dataset, "classes", None)
+    data = getattr(dataset, "data", None)
+    targets = next(
+        (
+            getattr(dataset, name)
+            for name in ("targets", "labels", "_labels")
+            if getattr(dataset, name, None) is not None
+        ),
+        None,
+    )
+    if targets is None:
+        targets = [dataset[row][1] for row in range(len(dataset))]
+    labels = label_names(targets, where, classes)
+    if isinstance(data, np.ndarray | Tensor) and len(data) == len(dataset):
+        records = from_arrays(data, labels, where=where)
+    elif len(dataset) and not isinstance(dataset[0][0], Image.Image):
+        images = np.stack([np.asarray(dataset[row][0]) for row in range(len(dataset))])
+        records = from_arrays(images, labels, where=where)
+    else:
+        ids = [str(row) for row in range(len(dataset))]
+        records = Records(ids, labels, _Firsts(dataset), where)
+    records.classes = None if classes is None else [str(name) for name in classes]
+    return records
+
+
+class _Firsts(Sequence):
+    """The pictures of a data set of pairs."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.dataset[int(index)][0]
+
+
+def from_torchvision(name: str, options: DataOptions) -> Records:
+    """A data set of torchvision by name, from files under `root`; fetched only when asked."""
+    from torchvision import datasets
+
+    kind = getattr(datasets, name, None) if name in datasets.__all__ else None
+    taken = inspect.signature(kind).parameters if kind else {}
+    if kind is None or not ({"train", "split"} & set(taken)):
+        known = [one for one in datasets.__all__ if one[0].isupper()]
+        raise ConfigError(
+            f"torchvision has no data set {name!r} for classification with given parts",
+            where="data.path",
+            mend=near(name, known),
+        )
+    root = options.root or "data/torchvision"
+    extra = {"download": options.download} if "download" in taken else {}
+    several = []
+    for part in ("train", "test"):
+        which = {"train": part == "train"} if "train" in taken else {"split": part}
+        try:
+            several.append(from_dataset(kind(root, **which, **extra), f"torchvision {name} {part}"))
+        except (RuntimeError, FileNotFoundError, ValueError) as error:
+            raise DataError(
+                f"torchvision's {name} cannot be read: {error}",
+                where=Path(root).absolute(),
+                mend="--data.download true, or --data.root FOLDER where it is",
+            ) from error
+    return joined(several, ["train", "test"], f"torchvision {name} in {root}")
