@@ -1,0 +1,29 @@
+"""Checkpoints: a codec for state, a format on disk, saving in the background, restoring."""
+
+from renshu.checkpoints.format import (
+    Manifest,
+    Snapshot,
+    listing,
+    manifest,
+    newest,
+    read,
+    read_weights,
+    snapshot,
+    verify,
+    write,
+)
+from renshu.checkpoints.saver import Saver
+
+__all__ = [
+    "Manifest",
+    "Saver",
+    "Snapshot",
+    "listing",
+    "manifest",
+    "newest",
+    "read",
+    "read_weights",
+    "snapshot",
+    "verify",
+    "write",
+]

@@ -1,0 +1,321 @@
+"""A checkpoint on disk: a folder with safetensors and JSON, valid only as a whole.
+
+    step=000120/
+        model.safetensors   the model's state_dict under its own names
+        state.safetensors   all other tensors
+        state.json          everything that is not a tensor, and how tensors fit in
+        manifest.json       format number, progress, SHA-256 and size of the files; written last
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from renshu.checkpoints import publish
+from renshu.checkpoints.codec import decode, encode, join
+from renshu.checkpoints.files import (
+    digest_file,
+    dump_json,
+    pack,
+    parse_json,
+    read_file,
+    unpack,
+    write_file,
+)
+from renshu.errors import CheckpointError
+
+FORMAT = 1
+MANIFEST, STATE = "manifest.json", "state.json"
+MODEL_TENSORS, STATE_TENSORS = "model.safetensors", "state.safetensors"
+FILES = (MODEL_TENSORS, STATE_TENSORS, STATE)
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""From an older format's number to a function that turns its state into the next format's."""
+_MAX_MANIFEST = 1 << 20
+_IGNORED = {".DS_Store"}
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a checkpoint says of itself. Order is by (step, batches), never by `created`."""
+
+    format: int = FORMAT
+    kind: str = "training"
+    step: int = 0
+    batches: int = 0
+    samples: int = 0
+    epoch: int = 0
+    tensors: int = 0
+    renshu: str = ""
+    torch: str = ""
+    created: str = ""
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """State copied to CPU memory: later training steps do not change it."""
+
+    manifest: Manifest
+    tree: dict[str, Any]
+    model: dict[str, Tensor]
+    state: dict[str, Tensor]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        tensors = (*self.model.values(), *self.state.values())
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def snapshot(state: Mapping[str, Any], **manifest: Any) -> Snapshot:
+    """Copy all state to CPU memory.
+
+    Args:
+        state: what to save; `state["model"]` is the model's state_dict.
+        manifest: fields of `Manifest`, such as `step=120, batches=480, meta={"loss": 0.1}`.
+
+    Raises:
+        CheckpointError: something cannot be saved, with its path.
+    """
+    rest = {key: value for key, value in state.items() if key != "model"}
+    tree: dict[str, Any] = {}
+    tree["model"], model = _encode_model(state["model"]) if "model" in state else (None, {})
+    tree["state"], tensors = encode(rest, "", copy=True)
+    made = datetime.now(UTC).isoformat(timespec="seconds")
+    defaults = {"torch": torch.__version__, "renshu": _version(), "created": made}
+    count = len(model) + len(tensors)
+    return Snapshot(Manifest(**{**defaults, **manifest, "tensors": count}), tree, model, tensors)
+
+
+def write(
+    snapshot: Snapshot, path: str | Path, before_publish: Callable[[], None] | None = None
+) -> Path:
+    """Write a checkpoint folder in one step: at no moment is there a half-written one.
+
+    Args:
+        path: the new folder; one that exists is replaced.
+        before_publish: called when all data is durable, before the checkpoint becomes valid.
+
+    Raises:
+        CheckpointError: not enough space, no permission, ...; nothing that was there is lost.
+    """
+    path = Path(path)
+    tree = dump_json(snapshot.tree)
+    with publish.replacing(path, snapshot.nbytes + len(tree)) as draft:
+        aliases = _aliases(snapshot.tree["model"])
+        files = {
+            MODEL_TENSORS: write_file(
+                draft, MODEL_TENSORS, pack(snapshot.model, {**aliases, "format": "pt"})
+            ),
+            STATE_TENSORS: write_file(draft, STATE_TENSORS, pack(snapshot.state, {})),
+            STATE: write_file(draft, STATE, tree),
+        }
+        if before_publish is not None:
+            before_publish()
+        manifest = {**asdict(snapshot.manifest), "files": files}
+        write_file(draft, MANIFEST, dump_json(manifest, indent=2))
+    return path
+
+
+def manifest(path: str | Path) -> Manifest:
+    """The manifest alone, checked for its form; the files are not looked at.
+
+    Raises:
+        CheckpointError: there is none, it is not one, or its format is newer than this renshu.
+    """
+    file = Path(path) / MANIFEST
+    tree = parse_json(bytes(read_file(file, _MAX_MANIFEST)), file, _MAX_MANIFEST)
+    number = tree.get("format") if type(tree) is dict else None
+    if type(number) is not int or number < 1:
+        raise CheckpointError("not the manifest of a checkpoint", where=file)
+    if number > FORMAT:
+        raise CheckpointError(
+            f"the checkpoint has format {number}, this renshu reads up to {FORMAT}",
+            where=file,
+            mend="pip install --upgrade renshu",
+        )
+    if number < FORMAT and number not in MIGRATIONS:
+        raise CheckpointError(f"no migration from format {number}", where=file)
+    wrong = _wrong_field(tree)
+    if wrong is not None:
+        raise CheckpointError(f"the manifest's {wrong!r} is missing, unknown or wrong", where=file)
+    return Manifest(**tree)
+
+
+def verify(path: str | Path) -> Manifest:
+    """Check every file against the manifest: present, regular, size, SHA-256, none besides.
+
+    Raises:
+        CheckpointError: naming the first file that is not as it was written.
+    """
+    return _load(Path(path), keep=())[0]
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """Verify a checkpoint and return its state, all tensors in CPU memory.
+
+    Raises:
+        CheckpointError: naming what is missing, altered or not understood.
+    """
+    path = Path(path)
+    manifest, data = _load(path, keep=FILES)
+    tree = _tree(path, data)
+    state = decode(tree["state"], _tensors(path, STATE_TENSORS, data), "")
+    if tree["model"] is not None:
+        state = {"model": _decode_model(tree["model"], _tensors(path, MODEL_TENSORS, data)), **state}
+    for number in range(manifest.format, FORMAT):
+        state = MIGRATIONS[number](state)
+    return state
+
+
+def read_weights(path: str | Path) -> dict[str, Any]:
+    """Verify a checkpoint and return only the model's state_dict, in CPU memory."""
+    path = Path(path)
+    _, data = _load(path, keep=(MODEL_TENSORS, STATE))
+    tree = _tree(path, data)
+    if tree["model"] is None:
+        raise CheckpointError("the checkpoint holds no model", where=path)
+    return _decode_model(tree["model"], _tensors(path, MODEL_TENSORS, data))
+
+
+def listing(folder: str | Path) -> list[tuple[Path, Manifest]]:
+    """The checkpoints in a folder by recorded (step, batches), oldest first.
+
+    Temporaries and folders without a readable manifest are left out; the files are not verified.
+    A checkpoint set aside by a process that died while replacing it is listed where it lies.
+    """
+    found = []
+    for path in publish.candidates(Path(folder)):
+        try:
+            found.append((path, manifest(path)))
+        except CheckpointError as error:
+            _log.debug("%s is no checkpoint: %s", path, error)
+    return sorted(found, key=lambda item: (item[1].step, item[1].batches, item[0].name))
+
+
+def newest(folder: str | Path) -> Path | None:
+    """The newest checkpoint that verifies, or None; a broken newer one is named in a warning."""
+    for path in reversed([path for path, _ in listing(folder)]):
+        try:
+            verify(path)
+            return path
+        except CheckpointError as error:
+            _log.warning("%s is damaged and passed over: %s", path, error)
+    return None
+
+
+def _encode_model(weights: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A state_dict under its own names, with the `_metadata` that torch hides in it."""
+    hidden = getattr(weights, "_metadata", None)
+    names = {join("model", name): name for name in weights}
+    tree, tensors = encode(dict(weights), "model", copy=True, names=names)
+    versions, _ = encode(hidden if hidden is None else dict(hidden), "model metadata")
+    return {"weights": tree, "metadata": versions}, tensors
+
+
+def _decode_model(tree: Any, tensors: Mapping[str, Tensor]) -> OrderedDict[str, Any]:
+    weights = OrderedDict(decode(tree["weights"], tensors, "model"))
+    versions = decode(tree["metadata"], {}, "model metadata")
+    if versions is not None:
+        weights._metadata = OrderedDict(versions)  # type: ignore[attr-defined]
+    return weights
+
+
+def _aliases(model: Any) -> dict[str, str]:
+    """Names of tied weights and the name each is stored under, as safetensors' own tools say it."""
+    weights = {} if model is None else model["weights"]
+    return {
+        name: ref["name"]
+        for name, ref in weights.items()
+        if type(ref) is dict and ref.get("$") == "tensor" and ref["name"] != name
+    }
+
+
+def _load(path: Path, keep: tuple[str, ...]) -> tuple[Manifest, dict[str, bytearray]]:
+    """Verify a folder and return the bytes of the files in `keep`, read once."""
+    found = manifest(path)
+    extra = sorted(set(os.listdir(path)) - {*FILES, MANIFEST} - _IGNORED)
+    if extra:
+        raise CheckpointError("the checkpoint has a file that renshu did not write", where=path / extra[0])
+    data: dict[str, bytearray] = {}
+    for name, entry in found.files.items():
+        if name in keep:
+            data[name] = read_file(path / name)
+            digest, size = hashlib.sha256(data[name]).hexdigest(), len(data[name])
+        else:
+            digest, size = digest_file(path / name)
+        if digest != entry["sha256"] or size != entry["bytes"]:
+            raise CheckpointError(
+                f"{name} is not as it was written",
+                where=path / name,
+                allowed=f"{entry['bytes']} bytes with SHA-256 {entry['sha256']}",
+                mend="take another checkpoint; this one was cut short or altered",
+            )
+    return found, data
+
+
+def _tree(path: Path, data: dict[str, bytearray]) -> dict[str, Any]:
+    tree = parse_json(bytes(data[STATE]), path / STATE)
+    parts = tree if type(tree) is dict else {}
+    if set(parts) != {"model", "state"} or type(parts["state"]) is not dict:
+        raise CheckpointError("not the state of a checkpoint", where=path / STATE)
+    model = parts["model"]
+    if model is not None and (type(model) is not dict or set(model) != {"weights", "metadata"}):
+        raise CheckpointError("not the state of a checkpoint", where=path / STATE)
+    return parts
+
+
+def _tensors(path: Path, name: str, data: dict[str, bytearray]) -> dict[str, Tensor]:
+    return unpack(data[name], path / name)
+
+
+def _wrong_field(tree: dict[str, Any]) -> str | None:
+    """The first key of a manifest that is missing, unknown or not of its kind."""
+    known = Manifest.__dataclass_fields__
+    odd = sorted(set(tree) ^ set(known))
+    if odd:
+        return odd[0]
+    for name, entry in known.items():
+        value = tree[name]
+        if entry.type == "int" and not (type(value) is int and 0 <= value < 1 << 62):
+            return name
+        if entry.type == "str" and type(value) is not str:
+            return name
+    if type(tree["meta"]) is not dict:
+        return "meta"
+    files = tree["files"]
+    if type(files) is not dict or set(files) != set(FILES):
+        return "files"
+    return None if all(map(_is_file_entry, files.values())) else "files"
+
+
+def _is_file_entry(entry: Any) -> bool:
+    return (
+        type(entry) is dict
+        and set(entry) == {"sha256", "bytes"}
+        and type(entry["sha256"]) is str
+        and re.fullmatch("[0-9a-f]{64}", entry["sha256"]) is not None
+        and type(entry["bytes"]) is int
+    )
+
+
+def _version() -> str:
+    try:
+        return metadata.version("renshu")
+    except metadata.PackageNotFoundError:
+        return ""
