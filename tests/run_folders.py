@@ -12,6 +12,7 @@ import numpy as np
 
 EPOCHS = 12
 BATCH = 128
+TEMPERATURE = 0.8
 
 
 def digits_run(folder: Path, names: list[str] | None = None) -> Path:
@@ -68,61 +69,68 @@ def _settings(folder: Path, counts: dict[str, int]) -> None:
         "task: image_classification\n"
         "data:\n  batch_size: 128\n  test_share: 0.2\n  classes: null\n"
         "model:\n  name: small\n"
-        "training:\n  lr: 0.003\n  label_smoothing: 0.1\n"
+        "training:\n  learning_rate: 0.003\n  label_smoothing: 0.1\n"
         "trainer:\n  max_epochs: 12\n  precision: 32-true\n"
     )
     environment = {
-        "command": ["renshu", "train", "image_classification", "--trainer.max_epochs", "12"],
-        "started": "2026-11-24T07:00:00+00:00",
-        "seconds": 21.4,
-        "host": "node-17",
-        "device": "cpu",
+        "time": "2026-11-24T07:00:00+00:00",
+        "command": "renshu train image_classification --trainer.max_epochs 12",
         "seed": 1234,
-        "git_commit": "528cb66",
-        "versions": {"python": "3.11.2", "torch": "2.14.1", "renshu": "0.1.0"},
-        "data": {
-            split: {"files": count, "bytes": 64 * count, "sha256": f"{count:064x}"}
-            for split, count in counts.items()
+        "python": "3.11.2",
+        "packages": {"renshu": "0.1.0", "torch": "2.14.1"},
+        "platform": {"system": "Linux", "release": "6.1"},
+        "cpu": {"model": "a processor", "machine": "x86_64", "cores": 2},
+        "threads": {"torch": 2},
+        "devices": [],
+        "git": {"commit": "528cb665f0c3", "dirty": False},
+        "fingerprint": {
+            split: {
+                "files": n,
+                "bytes": 64 * n,
+                "sha256": f"{n:064x}",
+                "ids": list(map(str, range(n))),
+            }
+            for split, n in counts.items()
         },
     }
-    (folder / "environment.json").write_text(json.dumps(environment, indent=1))
+    _write_json(folder / "environment.json", environment)
 
 
 def _evaluation(folder: Path, network: Any, images: Any, labels: Any, names: list[str]) -> None:
+    """What the task's `evaluation` writes, its figures by the task's own metrics."""
+    import torch
     from safetensors.numpy import save_file
 
+    from renshu_tasks.image_classification.metrics import confusion_matrix, evaluate
+
     (folder / "worst").mkdir(parents=True)
-    scores = network.predict_proba(images).astype(np.float32)
-    save_file(
-        {"probabilities": scores, "labels": labels.astype(np.int64)}, folder / "arrays.safetensors"
-    )
-    right = (scores.argmax(1) == labels).astype(float)
-    half = 1.96 * float(right.std() / np.sqrt(len(right)))
-    accuracy = float(right.mean())
-    metrics = {
-        "classes": names,
-        "count": len(labels),
-        "temperature": 1.4,
-        "accuracy": {"value": accuracy, "low": accuracy - half, "high": min(1, accuracy + half)},
-    }
-    (folder / "metrics.json").write_text(json.dumps(metrics))
-    worst = np.argsort(scores[np.arange(len(labels)), labels])[:12]
+    logits = network.predict_log_proba(images).astype(np.float32)
+    tensor, truth = torch.from_numpy(logits), torch.from_numpy(labels)
+    probabilities = (tensor / TEMPERATURE).softmax(1)
+    predicted = probabilities.argmax(1)
+    figures = {"classes": names, "temperature": TEMPERATURE, "thresholds": [0.5] * len(names)}
+    figures |= evaluate(probabilities, truth, predicted, names)
+    _write_json(folder / "metrics.json", figures)
+    counts = confusion_matrix(truth, predicted, len(names)).tolist()
+    _write_json(folder / "confusion.json", {"classes": names, "rows": counts})
+    arrays = {"probabilities": probabilities.numpy(), "logits": logits, "labels": labels}
+    save_file(arrays, folder / "arrays.safetensors")
+    scores = probabilities.numpy()
     rows = []
-    for place, index in enumerate(worst):
-        image = images[index]
-        _picture(folder / "worst" / f"{place:02}.png", image)
-        _picture(folder / "worst" / f"{place:02}-cam.png", _occlusion(network, image))
-        rows.append(
-            {
-                "id": f"digits/{index:04}",
-                "image": f"{place:02}.png",
-                "overlay": f"{place:02}-cam.png",
-                "true": names[labels[index]],
-                "predicted": names[scores[index].argmax()],
-                "confidence": float(scores[index].max()),
-            }
-        )
-    (folder / "worst.json").write_text(json.dumps(rows))
+    for place, index in enumerate(np.argsort(scores[np.arange(len(labels)), labels])[:12]):
+        row = {
+            "id": f"digits/{index:04}",
+            "true": names[labels[index]],
+            "predicted": names[scores[index].argmax()],
+            "confidence": float(scores[index].max()),
+            "loss": float(-np.log(scores[index, labels[index]])),
+            "image": f"{place:02}.png",
+            "overlay": f"{place:02}_cam.png",
+        }
+        _picture(folder / "worst" / row["image"], images[index])
+        _picture(folder / "worst" / row["overlay"], _occlusion(network, images[index]))
+        rows.append(row)
+    _write_json(folder / "worst.json", rows)
 
 
 def _occlusion(network: Any, image: Any) -> Any:
@@ -137,10 +145,67 @@ def _occlusion(network: Any, image: Any) -> Any:
 def _picture(file: Path, pixels: Any) -> None:
     from PIL import Image
 
-    Image.fromarray((pixels.reshape(8, 8) * 255).astype(np.uint8)).save(file)
+    large = pixels.reshape(8, 8).repeat(12, 0).repeat(12, 1)
+    Image.fromarray((large * 255).astype(np.uint8)).save(file)
+
+
+def _write_json(file: Path, value: Any) -> None:
+    file.write_text(json.dumps(value, indent=1), encoding="utf-8")
 
 
 def copy_run(source: Path, target: Path) -> Path:
     """A run folder to change without harm to the others."""
-    shutil.copytree(source, target)
-    return target
+    return Path(shutil.copytree(source, target))
+
+
+HOSTILE = [
+    '<img src=x onerror="window.owned=1">',
+    "</script><script>window.owned=2</script>",
+    '" onx="window.owned=3',
+    "javascript:window.owned=4",
+    "--><b>bold</b>",
+    "<svg/onload=window.owned=5>",
+    "&lt;b&gt;&#60;i>",
+    "</td></table><h1>top</h1>",
+    "<a href='javascript:owned=6'>x</a>",
+    "' onmouseover='owned=7' %{x} ${title}",
+]
+"""Names that would become markup, script or template if they were not escaped: one a class."""
+
+PLAIN = [(chr(ord("a") + i) * len(name)) for i, name in enumerate(HOSTILE)]
+"""Names as long as the hostile ones, of letters."""
+
+
+def renamed(run: Path, names: list[str]) -> Path:
+    """Give a digits run these names: of classes, files, metrics, settings, itself."""
+    test = run / "evaluation" / "test"
+    old = [str(digit) for digit in range(10)]
+    change = dict(zip(old, names, strict=True))
+    metrics = json.loads((test / "metrics.json").read_text())
+    metrics["classes"] = names
+    for row in metrics["per_class"]:
+        row["class"] = change[row["class"]]
+    metrics[names[0]] = 0.5
+    _write_json(test / "metrics.json", metrics)
+    rows = json.loads((test / "worst.json").read_text())
+    for place, row in enumerate(rows):
+        row["true"], row["predicted"] = change[row["true"]], change[row["predicted"]]
+        row["id"] = names[place % 10]
+        for kind in ("image", "overlay"):
+            file = f"{names[place % 10]}{place}{kind}.png".replace("/", "_")
+            (test / "worst" / row[kind]).rename(test / "worst" / file)
+            row[kind] = file
+    _write_json(test / "worst.json", rows)
+    environment = json.loads((run / "environment.json").read_text())
+    environment |= {"host": names[1], "command": names[2], names[3]: names[4]}
+    environment["fingerprint"][names[5]] = environment["fingerprint"].pop("val")
+    _write_json(run / "environment.json", environment)
+    with (run / "config.yaml").open("a") as file:
+        file.write("".join(f"{json.dumps(name)}: {json.dumps(name)}\n" for name in names))
+    head, _, table = (run / "metrics.csv").read_text().partition("\n")
+    columns = [*head.split(",")[:-1], f"val_{names[0]}"]
+    with (run / "metrics.csv").open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerow(columns)
+        file.write(table)
+    shutil.copytree(test, test.with_name(names[0].replace("/", "_")))
+    return run.rename(run.with_name(names[0].replace("/", "_")))

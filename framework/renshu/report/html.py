@@ -148,7 +148,7 @@ class Page:
         if size is None:
             return f'<span class="missing">{esc(alt)}: no picture</span>'
         url = quote(path.relative_to(self._root).as_posix())
-        small = ' class="pixels"' if max(size) <= 96 else ""
+        small = ' class="pixels"' if max(size) <= 160 else ""
         return (
             f'<img src="{esc(url)}" alt="{esc(alt)}" width="{size[0]}" height="{size[1]}"{small}>'
         )
@@ -171,7 +171,7 @@ def _headline(headline: Headline) -> str:
     unit = f' <span class="unit">{esc(headline.unit)}</span>' if headline.unit else ""
     note = f'<p class="note">{esc(headline.note)}</p>' if headline.note else ""
     return (
-        f'<li><h3>{esc(headline.name)}</h3><p class="value">{esc(show(headline.value))}{unit}</p>'
+        f'<li><p class="what">{esc(headline.name)}</p><p class="value">{esc(show(headline.value))}{unit}</p>'
         f"{interval}{note}</li>"
     )
 

@@ -116,7 +116,8 @@ def _read_metrics(file: Path, problems: list[str]) -> tuple[dict[str, Series], d
     if len(rows) < 2:
         problems.append("metrics.csv holds no values yet: there are no curves.")
         return {}, {}
-    head, series, counters, broken = rows[0], {}, {}, 0
+    head = [name.removeprefix("'") for name in rows[0]]  # a guard against spreadsheets' formulas
+    series, counters, broken = {}, {}, 0
     for row in rows[1:]:
         try:
             values = {name: float(cell) for name, cell in zip(head, row, strict=True) if cell != ""}

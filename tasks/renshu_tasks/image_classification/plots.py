@@ -1,9 +1,8 @@
-"""The report's sections about a classifier, from what its evaluation left in the run folder."""
+"""The report's sections about a classifier, from what `evaluation` left in the run folder."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,9 @@ from renshu.report import Headline, Picture, Pictures, Section, Table, Text
 from renshu.report.charts import bars, heatmap, lines
 
 BINS = 15
-COVERAGES = (1.0, 0.99, 0.95, 0.9, 0.8, 0.5)
+"""Of the reliability diagram and its calibration error, as in Guo et al. 2017."""
+
+_SHARE = {"range": [0, 1], "tickformat": ".0%"}
 
 
 @dataclass(frozen=True)
@@ -26,290 +27,266 @@ class Evaluation:
     Attributes:
         folder: evaluation/<split> of the run.
         metrics: metrics.json.
-        classes: their names, K of them.
-        probabilities: [N, K] float32, calibrated.
-        labels: [N] int64; [N, K] of 0 and 1 where a picture may have several.
+        probabilities: float32 [N, K], calibrated.
+        logits: float32 [N, K], before the temperature.
+        labels: int64 [N], or float32 [N, K] when there may be several.
     """
 
     folder: Path
     metrics: dict[str, Any]
-    classes: list[str]
     probabilities: np.ndarray
+    logits: np.ndarray
     labels: np.ndarray
 
     @property
-    def multi_label(self) -> bool:
+    def split(self) -> str:
+        return self.folder.name
+
+    @property
+    def classes(self) -> list[str]:
+        return self.metrics["classes"]
+
+    @property
+    def several(self) -> bool:
         return self.labels.ndim == 2
 
 
 def sections(run_dir: Path) -> list[Section]:
-    """Everything the report says about the newest evaluation; raises DataError for broken files."""
-    found = _load(Path(run_dir))
-    if found is None:
-        return [Section("Classes", empty="No evaluation yet: renshu evaluate writes it.")]
-    confusion = [] if found.multi_label else [_confusion(found)]
-    return [
-        *confusion,
-        _classes(found),
-        _worst(found),
-        _calibration(found),
-        _abstention(found),
-        _use(found),
-    ]
-
-
-def _load(run_dir: Path) -> Evaluation | None:
-    """The test part if it was evaluated, else the validation part."""
+    """Everything the report says about the evaluation; raises DataError for files it cannot use."""
     for split in ("test", "val"):
-        folder = run_dir / "evaluation" / split
-        if (folder / "metrics.json").is_file() and (folder / "arrays.safetensors").is_file():
-            return _read(folder)
-    return None
+        folder = Path(run_dir) / "evaluation" / split
+        if (folder / "metrics.json").is_file():
+            return _sections(folder)
+    return [Section("Classes", empty="No evaluation yet: renshu evaluate writes it.")]
 
 
-def _read(folder: Path) -> Evaluation:
+def _sections(folder: Path) -> list[Section]:
     try:
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         arrays = load_file(folder / "arrays.safetensors")
-        probabilities, labels = arrays["probabilities"], arrays["labels"]
-        classes = [str(name) for name in metrics["classes"]]
-    except Exception as error:  # safetensors has an error class of its own
-        raise DataError(f"the evaluation cannot be read: {error!r}", where=folder) from error
-    shape = (len(labels), len(classes))
-    if probabilities.shape != shape or labels.shape not in (shape, shape[:1]):
+        names = ("probabilities", "logits", "labels")
+        found = Evaluation(folder, metrics, *(arrays[name] for name in names))
+        confusion = [] if found.several else [_confusion(found)]
+        rest = [_classes(found), _worst(found), _calibration(found), _abstention(found)]
+        return [*confusion, *rest, _use(found)]
+    except Exception as error:  # a file that is missing, torn, or of another version
         raise DataError(
-            f"probabilities {probabilities.shape} and labels {labels.shape} do not fit together",
-            where=folder / "arrays.safetensors",
-            allowed=f"one row a picture and one column for each of the {len(classes)} classes",
-        )
-    return Evaluation(folder, metrics, classes, probabilities, labels)
+            f"the evaluation cannot be shown: {type(error).__name__}: {error}",
+            where=folder,
+            mend="renshu evaluate writes it again",
+        ) from error
 
 
 def _confusion(found: Evaluation) -> Section:
-    count = len(found.classes)
-    table = np.zeros((count, count), dtype=np.int64)
-    predicted = found.probabilities.argmax(1)
-    np.add.at(table, (found.labels, predicted), 1)
+    """Counts by true and predicted class, and the commonest errors."""
+    counts = json.loads((found.folder / "confusion.json").read_text(encoding="utf-8"))["rows"]
+    names, table = found.classes, np.array(counts)
     errors = table - np.diag(table.diagonal())
-    places = [divmod(int(i), count) for i in np.argsort(-errors, axis=None, kind="stable")[:10]]
+    places = [divmod(int(i), len(names)) for i in np.argsort(-errors, axis=None, kind="stable")]
     rows = [
-        [found.classes[a], found.classes[b], int(errors[a, b]), errors[a, b] / table[a].sum()]
-        for a, b in places
+        [names[a], names[b], int(errors[a, b]), float(errors[a, b] / table[a].sum())]
+        for a, b in places[:10]
         if errors[a, b]
     ]
-    right = int(table.trace())
+    columns = ["true", "predicted", "pictures", "of the class"]
     chart = heatmap(
         "Confusion matrix",
-        found.classes,
-        table.tolist(),
+        names,
+        counts,
         x="predicted",
         y="true",
-        alt=f"{right} of {table.sum()} pictures are on the diagonal: predicted right.",
+        alt=f"{table.trace()} of {table.sum()} pictures are on the diagonal: predicted right.",
     )
-    common = Table(
-        "Most frequent errors",
-        ["true", "predicted", "pictures", "of the class"],
-        rows,
-        bars=["of the class"],
-    )
+    common = Table("Commonest errors", columns, rows, bars=["of the class"])
     return Section(
         "Confusion",
-        [chart, common] if rows else [chart, Text("No picture was misclassified.")],
+        [chart, common if rows else Text("No picture was misclassified.")],
         lead="A row is a true class; its colours are the shares of its pictures in each column.",
     )
 
 
 def _classes(found: Evaluation) -> Section:
-    truth, decided = _decisions(found)
-    hits = (truth & decided).sum(0)
-    support, chosen = truth.sum(0), decided.sum(0)
-    with np.errstate(invalid="ignore"):
-        precision, recall = hits / chosen, hits / support
-        f1 = 2 * hits / (chosen + support)
-    columns = ["class", "precision", "recall", "F1", "pictures"]
-    values = zip(found.classes, precision, recall, f1, support, strict=True)
-    rows = [[name, float(p), float(r), float(f), int(n)] for name, p, r, f, n in values]
-    table = Table("Each class", columns, rows, sortable=True, bars=("precision", "recall", "F1"))
+    """Precision, recall, F1 and AUROC of each class, and how many pictures it has."""
+    keys = ("class", "precision", "recall", "f1", "auroc", "support")
+    rows = [[row[key] for key in keys] for row in found.metrics["per_class"]]
+    columns = ["class", "precision", "recall", "F1", "AUROC", "pictures"]
+    table = Table("Each class", columns, rows, sortable=True, bars=columns[1:5])
+    support = [row[-1] for row in rows]
+    decided = _decided(found)
+    chosen = decided.sum(0) if found.several else np.bincount(decided, minlength=len(rows))
     balance = bars(
         "Class balance",
         found.classes,
-        {"true": support.tolist(), "predicted": chosen.tolist()},
+        {"true": support, "predicted": chosen.tolist()},
         y="pictures",
-        wide=True,
+        wide=len(rows) > 20,
     )
     return Section(
         "Classes",
         [table, balance],
-        lead="A dash: the class has no picture here, or was never predicted.",
+        lead=f"Measured on the {len(found.labels)} pictures of the {found.split} part. A dash: the "
+        "class has no picture there, or was never predicted.",
         headlines=_headlines(found),
         card=True,
     )
 
 
-def _decisions(found: Evaluation) -> tuple[np.ndarray, np.ndarray]:
-    """What is true and what was decided, [N, K] bool each."""
-    if found.multi_label:
-        thresholds = np.asarray(found.metrics.get("thresholds", 0.5))
-        return found.labels > 0.5, found.probabilities >= thresholds
-    every = np.arange(len(found.classes))
-    predicted = found.probabilities.argmax(1)
-    return found.labels[:, None] == every, predicted[:, None] == every
-
-
 def _headlines(found: Evaluation) -> list[Headline]:
-    kinds = (("accuracy", "%"), ("macro_f1", ""), ("auroc", ""), ("ece", ""))
-    result = []
-    for name, unit in kinds:
-        value = found.metrics.get(name)
-        note = f"{len(found.labels)} pictures of {found.folder.name}"
-        if isinstance(value, dict):
-            title = f"{found.folder.name} {name}".capitalize().replace("_", " ")
-            result.append(
-                Headline(title, value["value"], value.get("low"), value.get("high"), unit, note)
-            )
-    return result
+    kinds = {
+        "accuracy": ("accuracy", "%"),
+        "macro_f1": ("macro F1", ""),
+        "auroc": ("AUROC", ""),
+        "ece": ("calibration error", ""),
+    }
+    note = f"{len(found.labels)} pictures"
+    return [
+        Headline(
+            f"{found.split.capitalize()} {name}", one["value"], one["low"], one["high"], unit, note
+        )
+        for key, (name, unit) in kinds.items()
+        if (one := found.metrics[key])["value"] is not None
+    ]
+
+
+def _decided(found: Evaluation) -> np.ndarray:
+    """The decisions: class int64 [N], or bool [N, K] when there may be several."""
+    thresholds = np.array(found.metrics["thresholds"])
+    if found.several:
+        return found.probabilities >= thresholds
+    if len(found.classes) == 2:
+        return (found.probabilities[:, 1] >= thresholds[1]).astype(np.int64)
+    return found.probabilities.argmax(1)
 
 
 def _calibration(found: Evaluation) -> Section:
-    """How often a prediction of each confidence is right, before and after the temperature."""
-    temperature = float(found.metrics.get("temperature", 1.0))
-    after = _reliability(found, found.probabilities)
-    curves = {"calibrated": after}
-    if temperature != 1.0:
-        curves = {"as trained": _reliability(found, _before(found, temperature)), **curves}
-    series = {
-        f"{name}, ECE {_ece(bins):.3f}": (bins[0][bins[2] > 0], bins[1][bins[2] > 0])
-        for name, bins in curves.items()
+    """How often decisions of each confidence are right, before and after the temperature."""
+    curves = {
+        "before": _reliability(found, _activated(found)),
+        "calibrated": _reliability(found, found.probabilities),
     }
-    unit = {"range": [0, 1], "tickformat": ".0%"}
+    diagram = lines(
+        "Reliability",
+        {
+            f"{name}: error {_calibration_error(bins):.3f}": (
+                bins[0][bins[2] > 0].tolist(),
+                bins[1][bins[2] > 0].tolist(),
+            )
+            for name, bins in curves.items()
+        },
+        x="confidence",
+        layout={
+            "xaxis": _SHARE | {"title": {"text": "confidence"}},
+            "yaxis": _SHARE | {"title": {"text": "share that is right"}},
+        },
+        diagonal=True,
+    )
+    spread = bars(
+        "Confidence of the decisions",
+        [f"{100 * i / BINS:.0f}–{100 * (i + 1) / BINS:.0f} %" for i in range(BINS)],
+        {name: bins[2].tolist() for name, bins in curves.items()},
+        y="decisions",
+    )
     return Section(
         "Calibration",
-        [
-            lines(
-                "Reliability",
-                {name: (x.tolist(), y.tolist()) for name, (x, y) in series.items()},
-                x="confidence",
-                y="right",
-                layout={
-                    "xaxis": unit | {"title": {"text": "confidence"}},
-                    "yaxis": unit | {"title": {"text": "right"}},
-                },
-                diagonal=True,
-            ),
-            bars(
-                "How confident the predictions are",
-                [f"{100 * i / BINS:.0f}–{100 * (i + 1) / BINS:.0f} %" for i in range(BINS)],
-                {name: bins[2].tolist() for name, bins in curves.items()},
-                y="predictions",
-            ),
-        ],
-        lead="Of the predictions made with 80 % confidence, 80 % should be right: the dotted line. "
-        f"The temperature, chosen on the validation part, is {temperature:.3g}.",
+        [diagram, spread],
+        lead="Of the decisions with 80 % confidence 80 % should be right: the dotted line. The "
+        f"temperature {found.metrics['temperature']:.3g} was chosen on the validation part.",
     )
 
 
-def _before(found: Evaluation, temperature: float) -> np.ndarray:
-    """The probabilities without the temperature: softmax(T · log p), for p = softmax(z / T)."""
-    logs = np.log(np.clip(found.probabilities, 1e-30, 1)) * temperature
-    powers = np.exp(logs - logs.max(1, keepdims=True))
+def _activated(found: Evaluation) -> np.ndarray:
+    """Probabilities [N, K] of the logits as they are."""
+    logits = found.logits.astype(np.float64)
+    if found.several:
+        return 1 / (1 + np.exp(-logits))
+    powers = np.exp(logits - logits.max(1, keepdims=True))
     return powers / powers.sum(1, keepdims=True)
 
 
 def _reliability(
     found: Evaluation, probabilities: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean confidence, share right and number of predictions in each of BINS equal bins."""
-    confidence, right = probabilities.max(1), probabilities.argmax(1) == found.labels
-    place = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    """Mean confidence, share right and number of decisions in each of BINS equal bins (a, b]."""
+    decided = _decided(found)
+    if found.several:
+        confidence = np.where(decided, probabilities, 1 - probabilities).ravel()
+        right = (decided == found.labels.astype(bool)).ravel()
+    else:
+        confidence = np.take_along_axis(probabilities, decided[:, None], axis=1)[:, 0]
+        right = decided == found.labels
+    place = np.clip(np.ceil(confidence * BINS).astype(int), 1, BINS) - 1
     counts = np.bincount(place, minlength=BINS)
-    with np.errstate(invalid="ignore"):
-        means = np.bincount(place, confidence, BINS) / counts
-        shares = np.bincount(place, right, BINS) / counts
-    return means, shares, counts
+    sums = np.bincount(place, confidence, BINS), np.bincount(place, right, BINS)
+    return *(total / np.maximum(counts, 1) for total in sums), counts
 
 
-def _ece(bins: tuple[np.ndarray, np.ndarray, np.ndarray]) -> float:
-    """Expected calibration error (Guo et al. 2017): the mean distance from the ideal line."""
-    means, shares, counts = bins
-    return float(np.nansum(np.abs(shares - means) * counts) / counts.sum())
+def _calibration_error(bins: tuple[np.ndarray, np.ndarray, np.ndarray]) -> float:
+    """Guo et al. 2017: the mean distance of a decision's bin from the ideal line."""
+    confidence, right, counts = bins
+    return float((np.abs(right - confidence) * counts).sum() / counts.sum())
 
 
 def _abstention(found: Evaluation) -> Section:
-    """Errors among the most confident share of the pictures (El-Yaniv and Wiener 2010)."""
-    confidence = found.probabilities.max(1)
-    wrong = found.probabilities.argmax(1) != found.labels
-    order = np.argsort(-confidence, kind="stable")
-    kept = np.arange(1, len(order) + 1)
-    coverage, risk = kept / len(order), np.cumsum(wrong[order]) / kept
-    rows = []
-    for share in COVERAGES:
-        last = max(round(share * len(order)), 1) - 1
-        rows.append([f"{share:.0%}", float(confidence[order[last]]), float(risk[last])])
-    share = {"tickformat": ".0%", "rangemode": "tozero"}
+    """What the error becomes if only the surest pictures are decided."""
+    rows = found.metrics["coverage"]
+    points = [row["coverage"] for row in rows], [row["risk"] for row in rows]
+    chart = lines(
+        "Error among the answered",
+        {"error": points},
+        x="share answered",
+        layout={
+            "xaxis": _SHARE | {"title": {"text": "share answered"}},
+            "yaxis": {"tickformat": ".1~%", "rangemode": "tozero", "title": {"text": "error"}},
+        },
+    )
+    table = [
+        [f"{row['coverage']:.0%}", f"{row['risk']:.2%}", f"{row['confidence']:.4f}"]
+        for row in reversed(rows)
+        if round(100 * row["coverage"]) in (100, 95, 90, 80, 70, 60, 50)
+    ]
     return Section(
         "Abstention",
-        [
-            lines(
-                "Errors among the answered",
-                {"error": (coverage.tolist(), risk.tolist())},
-                x="share answered",
-                layout={
-                    "xaxis": share | {"title": {"text": "share answered"}},
-                    "yaxis": {"tickformat": ".1%", "rangemode": "tozero"}
-                    | {"title": {"text": "error"}},
-                },
-            ),
-            Table("Answer only when sure", ["answered", "confidence from", "error"], rows),
-        ],
-        lead="What the error becomes if the least confident predictions are left to a person.",
+        [chart, Table("Answer only when sure", ["answered", "error", "confidence from"], table)],
+        lead="What the error becomes if the least confident pictures are left to a person.",
     )
 
 
 def _worst(found: Evaluation) -> Section:
-    """The pictures with the largest loss."""
+    """The pictures with the highest loss."""
     file = found.folder / "worst.json"
-    empty = "No pictures were kept."
-    if not file.is_file():
-        return Section("Worst pictures", empty=empty)
-    try:
-        rows = json.loads(file.read_text(encoding="utf-8"))
-        items = [_picture(found, row) for row in rows]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DataError(
-            f"the list of worst pictures cannot be read: {error!r}", where=file
-        ) from error
-    lead = "The pictures with the highest loss. Beside each, where the network looked (Grad-CAM)."
-    grid = [Pictures("True class, prediction and confidence", items)] if items else []
-    return Section("Worst pictures", grid, lead=lead, empty=empty)
-
-
-def _picture(found: Evaluation, row: dict[str, Any]) -> Picture:
-    folder = Path("evaluation", found.folder.name, "worst")
-    files = [(folder / row["image"], f"{row['id']}: {row['true']}, predicted {row['predicted']}")]
-    if row.get("overlay"):
-        files.append((folder / row["overlay"], f"{row['id']}: where the network looked"))
-    confidence = float(row["confidence"])
-    return Picture(
-        files,
-        str(row["id"]),
-        [("true", row["true"]), ("predicted", row["predicted"]), ("confidence", confidence)],
-        confidence,
+    rows = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+    grid = Pictures("Highest loss first", [_picture(found, row) for row in rows])
+    return Section(
+        "Worst pictures",
+        [grid] if rows else [],
+        lead="Where the model was most wrong. A second picture shows what the prediction rests on "
+        "(Grad-CAM): red much, blue nothing.",
+        empty="No pictures were kept.",
     )
 
 
+def _picture(found: Evaluation, row: dict[str, Any]) -> Picture:
+    folder = Path("evaluation", found.split, "worst")
+    shown = [(folder / row["image"], f"{row['id']}: {row['true']}, predicted {row['predicted']}")]
+    if row.get("overlay"):
+        shown.append((folder / row["overlay"], f"{row['id']}: what the prediction rests on"))
+    facts = [("true", row["true"]), ("predicted", row["predicted"])]
+    confidence = float(row["confidence"])
+    return Picture(shown, row["id"], [*facts, ("confidence", f"{confidence:.1%}")], confidence)
+
+
 def _use(found: Evaluation) -> Section:
-    names: Sequence[str] = found.classes
+    """What the model is for, and where its figures end."""
+    names = ", ".join(found.classes[:50]) + (", …" if len(found.classes) > 50 else "")
+    answer = "any number of" if found.several else "one of"
     return Section(
         "Use and limits",
         [
+            Text(f"Gives a picture {answer} {len(found.classes)} classes: {names}."),
             Text(
-                f"Sorts a picture into one of {len(names)} classes: {', '.join(names[:50])}"
-                f"{', …' if len(names) > 50 else ''}."
-            ),
-            Text(
-                "A picture of anything else gets one of these classes too, often with high "
+                "A picture of anything else is answered in the same classes, often with high "
                 "confidence. The figures hold for pictures taken like those measured here: measure "
-                "again, and calibrate again, where camera, site or population differ."
+                "and calibrate again where camera, place or population differ."
             ),
         ],
         card=True,
