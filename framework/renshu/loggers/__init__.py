@@ -1,1 +1,57 @@
-"""Built-in loggers."""
+"""Built-in loggers, each imported when its name is first used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from renshu.errors import ConfigError, near
+
+if TYPE_CHECKING:
+    from renshu.loggers.csv import CSVLogger as CSVLogger
+    from renshu.loggers.logger import Logger as Logger
+    from renshu.loggers.tensorboard import TensorBoardLogger as TensorBoardLogger
+
+_NAMES = {
+    "CSVLogger": "csv",
+    "Logger": "logger",
+    "TensorBoardLogger": "tensorboard",
+}
+LOGGERS = {"csv": "CSVLogger", "tensorboard": "TensorBoardLogger"}
+"""What the Trainer's option `logger` may name."""
+
+
+def make_loggers(spec: Any) -> list[Logger]:
+    """Loggers from the Trainer's option `logger`.
+
+    Args:
+        spec: None or True is the CSV logger, False none; a name in LOGGERS, a Logger, or a list
+            of names and Loggers.
+
+    Raises:
+        ConfigError: an unknown name, with the nearest one.
+    """
+    from renshu.loggers.logger import Logger
+
+    if spec is None or spec is True:
+        spec = "csv"
+    items = [] if spec is False else list(spec) if isinstance(spec, list | tuple) else [spec]
+    for item in items:
+        if not isinstance(item, Logger) and item not in LOGGERS:
+            raise ConfigError(
+                f"there is no logger {item!r}",
+                where="Trainer(logger=)",
+                allowed=", ".join(LOGGERS),
+                mend=near(str(item), LOGGERS),
+            )
+    return [item if isinstance(item, Logger) else __getattr__(LOGGERS[item])() for item in items]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_NAMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*_NAMES, "LOGGERS", "make_loggers"])

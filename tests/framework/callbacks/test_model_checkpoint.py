@@ -1,0 +1,348 @@
+"""Which checkpoints are kept: the best and the newest, whatever the metrics do."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fake_trainer import FakeTrainer, values
+from renshu.callbacks.model_checkpoint import ModelCheckpoint
+from renshu.errors import ConfigError
+
+
+def fit(tmp_path: Path, scores: list[float], **kwargs: Any) -> tuple[FakeTrainer, ModelCheckpoint]:
+    callback = ModelCheckpoint(**kwargs)
+    trainer = FakeTrainer(tmp_path, [callback])
+    trainer.run(values(*scores), len(scores))
+    return trainer, callback
+
+
+def steps(*numbers: int) -> list[str]:
+    return [f"step={number:06d}" for number in numbers]
+
+
+def test_without_a_monitor_the_newest_stays(tmp_path: Path) -> None:
+    trainer, callback = fit(tmp_path, [3.0, 2.0, 1.0])
+    assert trainer.folders() == steps(3)
+    assert Path(callback.best_model_path).name == "step=000003" == trainer.writes[-1]
+    assert callback.best_model_path == callback.last_model_path
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "kept", "best"),
+    [
+        ({"monitor": "val_loss"}, [2, 5], 2),
+        ({"monitor": "val_loss", "save_last": False}, [2], 2),
+        ({"monitor": "val_loss", "save_top_k": 2, "save_last": False}, [2, 4], 2),
+        ({"monitor": "val_loss", "save_top_k": 2}, [2, 4, 5], 2),
+        ({"monitor": "val_loss", "mode": "max"}, [1, 5], 1),
+        ({"monitor": "val_loss", "save_top_k": -1}, [1, 2, 3, 4, 5], 2),
+        ({"monitor": "val_loss", "save_top_k": 0, "save_last": True}, [5], None),
+        ({"monitor": "val_loss", "save_top_k": 0}, [], None),
+        ({"save_top_k": -1}, [1, 2, 3, 4, 5], 5),
+        ({"save_top_k": 0}, [], None),
+        ({"every_n_epochs": 2}, [5], 5),
+        ({"every_n_epochs": 2, "save_top_k": -1, "save_last": False}, [2, 4], 4),
+        ({"every_n_epochs": 0}, [], None),
+    ],
+)
+def test_each_policy_keeps_what_it_says(
+    tmp_path: Path, kwargs: dict[str, Any], kept: list[int], best: int | None
+) -> None:
+    trainer, callback = fit(tmp_path, [5.0, 1.0, 4.0, 2.0, 3.0], **kwargs)
+    assert trainer.folders() == steps(*kept)
+    assert Path(callback.best_model_path).name == (steps(best)[0] if best else "")
+
+
+def test_scores_are_told_as_in_lightning(tmp_path: Path) -> None:
+    _, callback = fit(tmp_path, [5.0, 1.0, 4.0, 2.0], monitor="val_loss", save_top_k=3)
+    assert callback.best_model_score is not None and callback.best_model_score.item() == 1.0
+    assert callback.kth_value is not None and callback.kth_value.item() == 4.0
+    assert callback.current_score is not None and callback.current_score.item() == 2.0
+    names = {Path(path).name: score.item() for path, score in callback.best_k_models.items()}
+    assert names == {"step=000002": 1.0, "step=000004": 2.0, "step=000003": 4.0}
+    assert Path(callback.kth_best_model_path).name == "step=000003"
+    assert Path(callback.last_model_path).name == "step=000004"
+
+
+score = st.sampled_from([0.0, 1.0, 1.0, 2.0, 3.0, -1.0, math.nan]) | st.floats()
+
+
+@given(
+    scores=st.lists(score, min_size=1, max_size=12),
+    mode=st.sampled_from(["min", "max"]),
+    top=st.integers(-1, 4),
+    save_last=st.sampled_from([None, True, False]),
+    killed=st.lists(st.integers(0, 11), max_size=3),
+)
+@settings(max_examples=150, deadline=None)
+def test_random_metrics_never_lose_the_best_or_the_newest(
+    scores: list[float], mode: str, top: int, save_last: bool | None, killed: list[int]
+) -> None:  # pains/trainer.md rows 7 and 26
+    with tempfile.TemporaryDirectory() as folder:
+        _random_fit(Path(folder), scores, mode, top, save_last, killed)
+
+
+def _random_fit(
+    folder: Path, scores: list[float], mode: str, top: int, save_last: bool | None, killed: Any
+) -> None:
+    policy = {"monitor": "m", "mode": mode, "save_top_k": top, "save_last": save_last}
+    trainer, callback = _started(folder, policy)
+    reference: dict[int, float] = {}
+    newest = save_last if save_last is not None else top != 0
+    for epoch, value in enumerate(scores):
+        writes = len(trainer.writes)
+        trainer.epoch({"m": value})
+        assert len(trainer.writes) - writes <= 1
+        trainer.wait_for_checkpoints()
+        reference[epoch + 1] = value
+        wanted = _kept(reference, mode, top, newest)
+        best = _best(reference, mode, top)
+        assert wanted <= set(trainer.folders())
+        assert Path(callback.best_model_path).name == best
+        if callback.last_model_path:
+            assert Path(callback.last_model_path).is_dir()
+        if epoch in killed and newest:
+            trainer, callback = _started(folder, policy, Path(callback.last_model_path), trainer)
+    trainer.call("on_train_end")
+    assert set(trainer.folders()) == _kept(reference, mode, top, newest)
+
+
+def _started(
+    folder: Path, policy: Any, resume: Path | None = None, old: FakeTrainer | None = None
+) -> tuple[FakeTrainer, ModelCheckpoint]:
+    callback = ModelCheckpoint(**policy)
+    trainer = FakeTrainer(folder, [callback])
+    if old is not None:
+        trainer.progress = old.progress
+    trainer.start(resume)
+    return trainer, callback
+
+
+def _best(scores: dict[int, float], mode: str, top: int) -> str:
+    real = {step: value for step, value in scores.items() if not math.isnan(value)}
+    if not real or top == 0:
+        return ""
+    best = min(real.values()) if mode == "min" else max(real.values())
+    return f"step={next(step for step, value in real.items() if value == best):06d}"
+
+
+def _kept(scores: dict[int, float], mode: str, top: int, newest: bool) -> set[str]:
+    """What the policies want, from the definition: a later equal value displaces no earlier one."""
+    order = sorted(
+        (step for step, value in scores.items() if not math.isnan(value)),
+        key=lambda step: (scores[step] if mode == "min" else -scores[step], step),
+    )
+    kept = set(scores) if top == -1 else set(order[:top])
+    kept |= {max(scores)} if newest else set()
+    return set(steps(*kept))
+
+
+def test_nan_is_never_the_best(tmp_path: Path) -> None:
+    trainer, callback = fit(tmp_path, [math.nan, 2.0, math.nan], monitor="val_loss")
+    assert Path(callback.best_model_path).name == "step=000002"
+    assert trainer.folders() == steps(2, 3)
+
+
+def test_an_old_checkpoint_goes_only_when_the_new_one_is_complete(tmp_path: Path) -> None:
+    callback = ModelCheckpoint()
+    trainer = FakeTrainer(tmp_path, [callback])
+    trainer.start()
+    trainer.epoch()
+    trainer.epoch()
+    assert trainer.folders() == steps(1)
+    trainer.in_flight.clear()  # killed: the second one was never published
+    assert trainer.folders() == steps(1)
+
+
+def test_a_killed_run_deletes_as_one_never_interrupted(tmp_path: Path) -> None:
+    scores = [5.0, 3.0, 4.0, 6.0, 2.0, 7.0]  # pains/trainer.md row 27
+    policy = {"monitor": "val_loss", "save_top_k": 2}
+    whole = FakeTrainer(tmp_path / "whole", [ModelCheckpoint(**policy)])
+    whole.run(values(*scores), 6)
+    for stop in range(1, 6):
+        folder = tmp_path / str(stop)
+        first = FakeTrainer(folder, [ModelCheckpoint(**policy)])
+        first.start()
+        for epoch in range(stop):
+            first.epoch(values(*scores)(epoch))
+        first.wait_for_checkpoints()
+        second = FakeTrainer(folder, [ModelCheckpoint(**policy)])
+        second.progress = first.progress
+        second.run(values(*scores), 6, resume=folder / "checkpoints" / f"step={stop:06d}")
+        assert second.folders() == whole.folders()
+        assert second.callbacks[0].state_dict() == whole.callbacks[0].state_dict()
+
+
+def test_a_moved_run_folder_keeps_its_best(tmp_path: Path) -> None:
+    fit(tmp_path / "a", [1.0, 2.0], monitor="val_loss")
+    (tmp_path / "a").rename(tmp_path / "b")
+    callback = ModelCheckpoint(monitor="val_loss")
+    trainer = FakeTrainer(tmp_path / "b", [callback])
+    trainer.progress.epoch = trainer.progress.epochs = trainer.progress.step = 2
+    trainer.start(tmp_path / "b" / "checkpoints" / "step=000002")
+    assert callback.best_model_path == str(tmp_path / "b" / "checkpoints" / "step=000001")
+
+
+@pytest.mark.parametrize("name", ["..", "../../outside", "/", "../run"])
+def test_a_hostile_state_deletes_nothing_outside(tmp_path: Path, name: str) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    fit(tmp_path / "run", [1.0])
+    state_file = tmp_path / "run" / "checkpoints" / "step=000001" / "state.json"
+    state = json.loads(state_file.read_text())
+    for callback_state in state["callbacks"].values():
+        callback_state["obsolete"] = [name]
+    state_file.write_text(json.dumps(state))
+    trainer = FakeTrainer(tmp_path / "run", [ModelCheckpoint()])
+    trainer.progress.step = trainer.progress.epoch = 1
+    trainer.run(values(1.0, 1.0), 2, resume=state_file.parent)
+    assert outside.is_dir()
+    assert trainer.folders() == steps(2)
+
+
+def test_folders_of_others_are_left_alone(tmp_path: Path) -> None:
+    other = tmp_path / "checkpoints" / "step=000002"
+    other.mkdir(parents=True)
+    trainer, _ = fit(tmp_path, [1.0, 2.0, 3.0])
+    assert other.is_dir()
+    assert trainer.writes == ["step=000001", "step=000002-v1", "step=000003"]
+    assert trainer.folders() == steps(2, 3)
+
+
+@pytest.mark.parametrize(
+    ("filename", "auto", "expected"),
+    [
+        (None, True, "step=000007"),
+        (None, False, "step=000007"),
+        ("{epoch}", True, "epoch=2"),
+        ("{epoch:03d}-{val_loss:.2f}", True, "epoch=002-val_loss=0.12"),
+        ("a{epoch}-loss{val/loss:.3f}", False, "a2-loss1.500"),
+        ("{val/loss:.1f}", True, "val_loss=1.5"),
+        ("{missing:.2f}", True, "missing=nan"),
+        ("{missing:d}", True, "missing=nan"),
+        ("{__class__}", True, "__class__=nan"),
+        ("best", True, "best"),
+    ],
+)
+def test_names_follow_lightnings_patterns(filename: str | None, auto: bool, expected: str) -> None:
+    callback = ModelCheckpoint(filename=filename, auto_insert_metric_name=auto)
+    metrics = {"epoch": 2, "step": 7, "val_loss": 0.123456, "val/loss": 1.5}
+    assert callback.format_checkpoint_name(metrics) == expected
+
+
+def test_the_metric_in_the_name_is_that_of_the_moment(tmp_path: Path) -> None:
+    trainer, _ = fit(tmp_path, [0.5, 0.25], monitor="val_loss", filename="{epoch}-{val_loss:.2f}")
+    assert trainer.writes == ["epoch=0-val_loss=0.50", "epoch=1-val_loss=0.25"]
+
+
+def test_saves_by_steps_and_at_the_end(tmp_path: Path) -> None:
+    trainer = FakeTrainer(tmp_path, [ModelCheckpoint(every_n_train_steps=3)])
+    trainer.start()
+    trainer.epoch(steps=8)
+    trainer.call("on_train_end")
+    assert trainer.writes == steps(3, 6, 8)
+
+
+def test_one_interval_is_given(tmp_path: Path) -> None:
+    assert str(ModelCheckpoint(every="30 min").every) == "30 min"
+    assert str(ModelCheckpoint(train_time_interval=timedelta(minutes=2)).every) == "120 s"
+    assert str(ModelCheckpoint(every_n_epochs=2).every) == "2 epochs"
+    assert str(ModelCheckpoint().every) == "1 epochs"
+    with pytest.raises(ConfigError, match="every_n_train_steps and every_n_epochs"):
+        ModelCheckpoint(every_n_train_steps=1, every_n_epochs=1)
+    with pytest.raises(ConfigError, match="every"):
+        ModelCheckpoint(every="1 fortnight")
+    with pytest.raises(ConfigError, match="save_top_k"):
+        ModelCheckpoint(save_top_k=3)
+    with pytest.raises(ConfigError, match="mode"):
+        ModelCheckpoint(monitor="x", mode="auto")
+
+
+def test_validations_inside_the_epoch_save_each_time(tmp_path: Path) -> None:
+    trainer = FakeTrainer(tmp_path, [ModelCheckpoint(monitor="val_loss")], val_check_interval=0.5)
+    trainer.start()
+    trainer.call("on_train_epoch_start")
+    for metrics in (None, {"val_loss": 1.0}, None, {"val_loss": 2.0}):
+        trainer.step(metrics)
+    trainer.end_epoch()
+    assert trainer.writes == steps(2, 4)
+
+
+def test_a_validation_metric_ranks_only_the_weights_it_was_measured_on(tmp_path: Path) -> None:
+    callback = ModelCheckpoint(monitor="val_loss", every_n_train_steps=3, save_top_k=5)
+    trainer = FakeTrainer(tmp_path, [callback], val_check_interval=4)
+    trainer.start()
+    trainer.call("on_train_epoch_start")
+    for step in range(1, 13):
+        trainer.step({"val_loss": 1.0 / step} if step % 4 == 0 else None)
+    # due at 3, 6, 9 and 12; what was due before a validation ranks at that validation
+    assert trainer.writes == steps(3, 4, 6, 8, 9, 12)
+    ranked = {Path(path).name: score.item() for path, score in callback.best_k_models.items()}
+    assert ranked == {"step=000004": 1 / 4, "step=000008": 1 / 8, "step=000012": 1 / 12}
+
+
+def test_nothing_is_saved_in_a_fast_dev_run(tmp_path: Path) -> None:
+    trainer = FakeTrainer(tmp_path, [ModelCheckpoint()], fast_dev_run=True)
+    trainer.run(values(1.0), 1)
+    assert trainer.writes == []
+
+
+def test_an_exception_saves_when_asked(tmp_path: Path) -> None:
+    for wanted in (False, True):
+        trainer = FakeTrainer(tmp_path / str(wanted), [ModelCheckpoint(save_on_exception=wanted)])
+        trainer.start()
+        trainer.step()
+        trainer.call("on_exception", RuntimeError())
+        assert trainer.writes == (steps(1) if wanted else [])
+
+
+# pains/trainer.md row 28: a monitored key that nobody logs
+
+
+def test_a_missing_key_is_told_after_the_first_epoch_with_the_state_saved(tmp_path: Path) -> None:
+    trainer = FakeTrainer(tmp_path, [ModelCheckpoint(monitor="val_los")])
+    trainer.start()
+    trainer.epoch({"val_loss": 1.0, "val_acc": 0.5})
+    with pytest.raises(ConfigError) as error:
+        trainer.epoch({"val_loss": 1.0})
+    assert "'val_los'" in str(error.value)
+    assert "val_acc, val_loss" in str(error.value)
+    assert "did you mean 'val_loss'?" in str(error.value)
+    assert trainer.folders() == steps(1)
+
+
+def test_a_missing_key_is_told_at_the_end_of_a_one_epoch_fit(tmp_path: Path) -> None:
+    trainer = FakeTrainer(tmp_path, [ModelCheckpoint(monitor="nothing", every="100 steps")])
+    with pytest.raises(ConfigError, match="nothing"):
+        trainer.run(values(1.0), 1)
+    assert trainer.folders() == steps(1)
+
+
+def test_a_key_of_a_validation_every_second_epoch_is_waited_for(tmp_path: Path) -> None:
+    callback = ModelCheckpoint(monitor="val_loss")
+    trainer = FakeTrainer(tmp_path, [callback], check_val_every_n_epoch=2)
+    trainer.run(values(math.inf, 1.0, math.inf, 0.5), 4)
+    assert Path(callback.best_model_path).name == "step=000004"
+
+
+def test_a_resume_does_not_need_the_key_at_once(tmp_path: Path) -> None:
+    policy = {"monitor": "val_loss", "every": "2 steps"}
+    first = FakeTrainer(tmp_path, [ModelCheckpoint(**policy)])
+    first.start()
+    first.epoch({"val_loss": 1.0}, steps=2)
+    first.wait_for_checkpoints()
+    second = FakeTrainer(tmp_path, [ModelCheckpoint(**policy)])
+    second.progress = first.progress
+    second.start(tmp_path / "checkpoints" / "step=000002")
+    second.epoch({"val_loss": 0.5}, steps=5)
+    second.call("on_train_end")
+    assert "step=000007" in second.folders()
