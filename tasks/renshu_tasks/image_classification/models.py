@@ -15,8 +15,8 @@ _FEATURES = {"features", "encoder", "layers", "trunk_output"}
 """Containers whose children are stages of their own."""
 
 _CAM_LAYERS = (
-    *("blocks", "layer4", "Mixed_7c", "inception5b", "conv5"),
-    *("trunk_output", "features", "layers"),
+    *("layer4", "Mixed_7c", "inception5b", "conv5"),
+    *("trunk_output", "features", "layers", "blocks"),
 )
 """Where a family of networks has its last feature maps, [B, C, H, W]."""
 
@@ -98,6 +98,12 @@ def build_model(
         model: nn.Module = SmallNet(
             channels, classes, width, blocks, 0.1 if dropout is None else dropout
         )
+        if weights is not None and not _is_file_name(weights):
+            raise ConfigError(
+                f"small has no pretrained weights {weights!r}",
+                where="model.weights",
+                allowed="a .safetensors file",
+            )
         if weights is not None:
             _load_file(model, weights)
         return model
@@ -289,6 +295,8 @@ def stage_modules(model: nn.Module, stage_names: Iterable[str]) -> list[nn.Modul
 
 def cam_layer(model: nn.Module) -> nn.Module | None:
     """The layer whose feature maps Grad-CAM reads, or None where there are none (transformers)."""
+    if isinstance(model, SmallNet):
+        return model.blocks[-2]  # the last block leaves too few pixels to show a place
     if hasattr(model, "permute") or hasattr(model, "encoder"):  # Swin, ViT
         return None
     layer = next((getattr(model, name) for name in _CAM_LAYERS if hasattr(model, name)), None)
