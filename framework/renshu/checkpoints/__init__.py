@@ -12,17 +12,27 @@ from renshu.checkpoints.format import (
     verify,
     write,
 )
+from renshu.checkpoints.restore import (
+    capture_optimizer,
+    capture_scheduler,
+    restore_optimizer,
+    restore_scheduler,
+)
 from renshu.checkpoints.saver import Saver
 
 __all__ = [
     "Manifest",
     "Saver",
     "Snapshot",
+    "capture_optimizer",
+    "capture_scheduler",
     "listing",
     "manifest",
     "newest",
     "read",
     "read_weights",
+    "restore_optimizer",
+    "restore_scheduler",
     "snapshot",
     "verify",
     "write",

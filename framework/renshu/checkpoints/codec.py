@@ -69,7 +69,7 @@ def decode(tree: Any, tensors: Mapping[str, Tensor], path: str = "state") -> Any
     """
     decoder = _Decoder(tensors)
     result = decoder.decode(tree, path)
-    unused = sorted(set(tensors) - set(decoder.views.built))
+    unused = sorted(set(tensors) - decoder.views.used)
     if unused:
         raise CheckpointError(f"the tensor {unused[0]!r} belongs nowhere", where=path)
     return result
@@ -115,7 +115,7 @@ class _Encoder:
     def items(self, values: Any, path: str) -> list[Any]:
         kinds = set(map(type, values))
         # Long runs of numbers (random.getstate() is 625 ints, a loss history) cost one pass in C.
-        if kinds == {int} and -_PLAIN_INT < min(values) and max(values) < _PLAIN_INT:
+        if kinds == {int} and min(values) > -_PLAIN_INT and max(values) < _PLAIN_INT:
             return list(values)
         if kinds == {float} and all(map(math.isfinite, values)):
             return list(values)
@@ -128,9 +128,8 @@ class _Encoder:
         ]
 
     def dict(self, value: dict[Any, Any], path: str) -> Any:
-        if all(type(key) is str for key in value) and "$" not in value:
-            if all(key.isascii() or _is_utf8(key) for key in value):
-                return {key: self.encode(item, join(path, key)) for key, item in value.items()}
+        if "$" not in value and all(map(_is_plain_key, value)):
+            return {key: self.encode(item, join(path, key)) for key, item in value.items()}
         return {"$": "dict", "items": self.pairs(value, path)}
 
     def defaultdict(self, value: defaultdict[Any, Any], path: str) -> Any:
@@ -333,6 +332,10 @@ def _refusal(path: str, kind: str) -> CheckpointError:
         allowed=ALLOWED,
         mend="save plain values, and rebuild the object from them when loading",
     )
+
+
+def _is_plain_key(key: Any) -> bool:
+    return type(key) is str and (key.isascii() or _is_utf8(key))
 
 
 def _is_utf8(text: str) -> bool:

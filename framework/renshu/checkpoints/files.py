@@ -83,46 +83,6 @@ def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Iterator
             yield data[start : start + _CHUNK]
 
 
-def unpack(data: bytearray, where: object) -> dict[str, Tensor]:
-    """The tensors of a safetensors file in memory; they are views of `data`.
-
-    Raises:
-        CheckpointError: the header does not describe exactly the bytes that follow it.
-    """
-    try:
-        return _unpack(data, where)
-    except (ValueError, KeyError, TypeError) as e:
-        raise CheckpointError(f"not a safetensors file that renshu wrote: {e}", where=where) from e
-
-
-def _unpack(data: bytearray, where: object) -> dict[str, Tensor]:
-    size = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or size > min(len(data) - 8, MAX_HEADER):
-        raise ValueError("the header is longer than the file or the limit")
-    header = parse_json(bytes(data[8 : 8 + size]), where, MAX_HEADER)
-    header.pop("__metadata__", None)
-    begin, position, tensors = 8 + size, 0, {}
-    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-        dtype, shape, (start, end) = _DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
-        if any(type(n) is not int or n < 0 for n in (start, end, *shape)):
-            raise ValueError(f"{name!r} has a shape or offset that is no count")
-        if start != position or end - start != math.prod(shape) * dtype.itemsize:
-            raise ValueError(f"{name!r} leaves a gap, overlaps or has the wrong size")
-        if end > len(data) - begin:
-            raise ValueError(f"{name!r} ends after the file")
-        tensors[name] = _view(data, begin + start, end - start, dtype).reshape(shape)
-        position = end
-    if position != len(data) - begin:
-        raise ValueError("bytes after the last tensor")
-    return tensors
-
-
-def _view(data: bytearray, start: int, size: int, dtype: torch.dtype) -> Tensor:
-    if not size:
-        return torch.empty(0, dtype=dtype)
-    return torch.frombuffer(data, dtype=torch.uint8, offset=start, count=size).view(dtype)
-
-
 @contextlib.contextmanager
 def _regular(path: Path) -> Iterator[BufferedReader]:
     """Open a regular file; links, pipes and devices are refused before they can block."""
@@ -130,7 +90,7 @@ def _regular(path: Path) -> Iterator[BufferedReader]:
     try:
         if not stat.S_ISREG(os.lstat(path).st_mode):
             raise CheckpointError("not a regular file", where=path)
-        with open(os.open(path, flags), "rb") as file:
+        with os.fdopen(os.open(path, flags), "rb") as file:
             yield file
     except FileNotFoundError as e:
         raise CheckpointError("a file of the checkpoint is missing", where=path) from e
@@ -152,6 +112,58 @@ def read_file(path: Path, limit: int | None = None) -> bytearray:
         if file.readinto(data) != size:
             raise CheckpointError("the file became shorter while it was read", where=path)
         return data
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], str, int]:
+    """A safetensors file: its tensors, each in memory of its own, its SHA-256 and its size.
+
+    Raises:
+        CheckpointError: the header does not describe exactly the bytes that follow it.
+    """
+    with _regular(path) as file:
+        digest, tensors = hashlib.sha256(), {}
+        size = os.fstat(file.fileno()).st_size
+        try:
+            text = _read_header(file, size, digest)
+            plan = _plan(parse_json(text, path, MAX_HEADER), size - 8 - len(text))
+        except (ValueError, KeyError, TypeError, AttributeError) as e:
+            raise CheckpointError(f"not a safetensors file of renshu: {e}", where=path) from e
+        for name, dtype, shape in plan:
+            tensors[name] = torch.empty(shape, dtype=dtype)
+            data = buffer(tensors[name])
+            for start in range(0, len(data), _CHUNK):
+                piece = data[start : start + _CHUNK]
+                if file.readinto(piece) != len(piece):
+                    raise CheckpointError("the file became shorter while it was read", where=path)
+                digest.update(piece)
+        return tensors, digest.hexdigest(), size
+
+
+def _read_header(file: BufferedReader, size: int, digest: Any) -> bytes:
+    head = file.read(8)
+    length = int.from_bytes(head, "little")
+    if size < 8 or length > min(size - 8, MAX_HEADER):
+        raise ValueError("the header is longer than the file or the limit")
+    text = file.read(length)
+    digest.update(head + text)
+    return text
+
+
+def _plan(header: dict[str, Any], size: int) -> list[tuple[str, torch.dtype, list[int]]]:
+    """Name, dtype and shape of the tensors in file order; they must fill `size` bytes exactly."""
+    header.pop("__metadata__", None)
+    plan, position = [], 0
+    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        dtype, shape, (start, end) = _DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
+        if any(type(n) is not int or n < 0 for n in (start, end, *shape)):
+            raise ValueError(f"{name!r} has a shape or offset that is no count")
+        if start != position or end - start != math.prod(shape) * dtype.itemsize:
+            raise ValueError(f"{name!r} leaves a gap, overlaps or has the wrong size")
+        plan.append((name, dtype, shape))
+        position = end
+    if position != size:
+        raise ValueError(f"{position} bytes of tensors are described, {size} are there")
+    return plan
 
 
 def digest_file(path: Path) -> tuple[str, int]:
@@ -187,9 +199,9 @@ def write_file(folder: Path, name: str, pieces: Iterable[memoryview] | bytes) ->
         finally:
             os.close(descriptor)
         if durable:
-            os.rename(draft, folder / name)
+            draft.rename(folder / name)
             break
-        os.unlink(draft)
+        draft.unlink()
     return {"sha256": digest.hexdigest(), "bytes": sum(map(len, pieces))}
 
 

@@ -1,22 +1,22 @@
 """A checkpoint on disk: a folder with safetensors and JSON, valid only as a whole.
 
-    step=000120/
-        model.safetensors   the model's state_dict under its own names
-        state.safetensors   all other tensors
-        state.json          everything that is not a tensor, and how tensors fit in
-        manifest.json       format number, progress, SHA-256 and size of the files; written last
+step=000120/
+    model.safetensors   the model's state_dict under its own names
+    state.safetensors   all other tensors
+    state.json          everything that is not a tensor, and how tensors fit in
+    manifest.json       format number, progress, SHA-256 and size of the files; written last
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,13 @@ from torch import Tensor
 from renshu.checkpoints import publish
 from renshu.checkpoints.codec import decode, encode, join
 from renshu.checkpoints.files import (
+    MAX_JSON,
     digest_file,
     dump_json,
     pack,
     parse_json,
     read_file,
-    unpack,
+    read_tensors,
     write_file,
 )
 from renshu.errors import CheckpointError
@@ -175,9 +176,9 @@ def read(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     manifest, data = _load(path, keep=FILES)
     tree = _tree(path, data)
-    state = decode(tree["state"], _tensors(path, STATE_TENSORS, data), "")
+    state = decode(tree["state"], data[STATE_TENSORS], "")
     if tree["model"] is not None:
-        state = {"model": _decode_model(tree["model"], _tensors(path, MODEL_TENSORS, data)), **state}
+        state = {"model": _decode_model(tree["model"], data[MODEL_TENSORS]), **state}
     for number in range(manifest.format, FORMAT):
         state = MIGRATIONS[number](state)
     return state
@@ -190,7 +191,7 @@ def read_weights(path: str | Path) -> dict[str, Any]:
     tree = _tree(path, data)
     if tree["model"] is None:
         raise CheckpointError("the checkpoint holds no model", where=path)
-    return _decode_model(tree["model"], _tensors(path, MODEL_TENSORS, data))
+    return _decode_model(tree["model"], data[MODEL_TENSORS])
 
 
 def listing(folder: str | Path) -> list[tuple[Path, Manifest]]:
@@ -246,31 +247,35 @@ def _aliases(model: Any) -> dict[str, str]:
     }
 
 
-def _load(path: Path, keep: tuple[str, ...]) -> tuple[Manifest, dict[str, bytearray]]:
-    """Verify a folder and return the bytes of the files in `keep`, read once."""
+def _load(path: Path, keep: tuple[str, ...]) -> tuple[Manifest, dict[str, Any]]:
+    """Verify a folder and return what is in the files of `keep`, each read once."""
     found = manifest(path)
-    extra = sorted(set(os.listdir(path)) - {*FILES, MANIFEST} - _IGNORED)
+    extra = sorted({file.name for file in path.iterdir()} - {*FILES, MANIFEST} - _IGNORED)
     if extra:
-        raise CheckpointError("the checkpoint has a file that renshu did not write", where=path / extra[0])
-    data: dict[str, bytearray] = {}
+        raise CheckpointError("renshu did not write this file", where=path / extra[0])
+    data: dict[str, Any] = {}
     for name, entry in found.files.items():
-        if name in keep:
-            data[name] = read_file(path / name)
-            digest, size = hashlib.sha256(data[name]).hexdigest(), len(data[name])
+        file = path / name
+        if name not in keep:
+            digest, size = digest_file(file)
+        elif name == STATE:
+            text = bytes(read_file(file, MAX_JSON))
+            digest, size = hashlib.sha256(text).hexdigest(), len(text)
+            data[name] = text
         else:
-            digest, size = digest_file(path / name)
+            data[name], digest, size = read_tensors(file)
         if digest != entry["sha256"] or size != entry["bytes"]:
             raise CheckpointError(
                 f"{name} is not as it was written",
-                where=path / name,
+                where=file,
                 allowed=f"{entry['bytes']} bytes with SHA-256 {entry['sha256']}",
                 mend="take another checkpoint; this one was cut short or altered",
             )
     return found, data
 
 
-def _tree(path: Path, data: dict[str, bytearray]) -> dict[str, Any]:
-    tree = parse_json(bytes(data[STATE]), path / STATE)
+def _tree(path: Path, data: dict[str, Any]) -> dict[str, Any]:
+    tree = parse_json(data[STATE], path / STATE)
     parts = tree if type(tree) is dict else {}
     if set(parts) != {"model", "state"} or type(parts["state"]) is not dict:
         raise CheckpointError("not the state of a checkpoint", where=path / STATE)
@@ -278,10 +283,6 @@ def _tree(path: Path, data: dict[str, bytearray]) -> dict[str, Any]:
     if model is not None and (type(model) is not dict or set(model) != {"weights", "metadata"}):
         raise CheckpointError("not the state of a checkpoint", where=path / STATE)
     return parts
-
-
-def _tensors(path: Path, name: str, data: dict[str, bytearray]) -> dict[str, Tensor]:
-    return unpack(data[name], path / name)
 
 
 def _wrong_field(tree: dict[str, Any]) -> str | None:
@@ -314,6 +315,7 @@ def _is_file_entry(entry: Any) -> bool:
     )
 
 
+@cache
 def _version() -> str:
     try:
         return metadata.version("renshu")

@@ -77,13 +77,13 @@ def _swap(draft: Path, path: Path, aside: Path) -> None:
     """Put `draft` in the place of `path`; between the two renames `aside` is the valid one."""
     replaces = path.exists()
     if replaces:
-        os.rename(path, aside)
+        path.rename(aside)
     try:
-        os.rename(draft, path)
+        draft.rename(path)
     except BaseException:
         if replaces:
             with contextlib.suppress(OSError):  # else `candidates` still finds it where it lies
-                os.rename(aside, path)
+                aside.rename(path)
         raise
 
 
@@ -99,7 +99,7 @@ def _clean(folder: Path) -> None:
         target = folder / other["name"]
         with contextlib.suppress(OSError):
             if other["kind"] == "old" and not target.exists():
-                os.rename(entry.path, target)
+                Path(entry.path).rename(target)
             else:
                 shutil.rmtree(entry.path, ignore_errors=True)
 

@@ -59,5 +59,5 @@ class Saver:
     ) -> None:
         try:
             write(snapshot, path, before_publish)
-        except BaseException as error:  # noqa: BLE001 - handed to the training thread
+        except BaseException as error:  # it belongs to the training thread
             self._error = error

@@ -76,7 +76,7 @@ class _Entry:
 
     @property
     def start(self) -> int:
-        return self.tensor.storage_offset() * self.tensor.element_size()
+        return int(self.tensor.storage_offset()) * self.tensor.element_size()
 
     @property
     def end(self) -> int:
@@ -141,33 +141,50 @@ class Writer:
         size = max(entry.end for entry in distinct) - start
         alone = len(distinct) == 1 and distinct[0].tensor.is_contiguous()
         # A few elements scattered over a huge storage are stored without the storage.
-        shared = not alone and size <= 4 * sum(entry.used for entry in distinct) + _GAP
-        for entry in distinct:
-            if shared:
-                stride, item = list(entry.tensor.stride()), entry.tensor.element_size()
-                offset = (entry.start - start) // item
-                view = {"storage": self.storages, "bytes": size, "offset": offset}
-                entry.ref["view"] = {**view, "stride": stride}
-            self._store(entry, narrow=shared and self.names is None)
+        if alone or size > 4 * sum(entry.used for entry in distinct) + _GAP:
+            for entry in distinct:
+                self._store(entry)
+        else:
+            self._store_views(distinct, start, size)
         for entry in cluster:
             entry.ref.update(first[entry.geometry].ref)
-        self.storages += shared
 
-    def _store(self, entry: _Entry, narrow: bool = False) -> None:
-        tensor = _once(entry.tensor) if narrow else entry.tensor
+    def _store_views(self, entries: list[_Entry], start: int, size: int) -> None:
+        """Views of one storage: the storage as bytes, or each view's values under its own name."""
+        blob = ""
+        if self.names is None:
+            source = entries[0].tensor.untyped_storage()
+            raw = torch.empty(0, dtype=torch.uint8, device=entries[0].tensor.device)
+            blob = self._keep(raw.set_(source, start, (size,), (1,)), entries[0].path)
+        for entry in entries:
+            offset = (entry.start - start) // entry.tensor.element_size()
+            view: dict[str, Any] = {"stride": list(entry.tensor.stride()), "offset": offset}
+            if self.names is None:
+                entry.ref["name"] = blob
+            else:
+                self._store(entry)
+                view |= {"storage": self.storages, "bytes": size}
+            entry.ref["view"] = view
+        self.storages += 1
+
+    def _store(self, entry: _Entry) -> None:
+        entry.ref["name"] = self._keep(entry.tensor, entry.path)
+
+    def _keep(self, tensor: Tensor, path: str) -> str:
+        """Keep a tensor under a name of its own."""
         if tensor.device.type == "cpu" and not self.copy:
             tensor = tensor.contiguous()
         else:
             tensor = tensor.to("cpu", copy=True, memory_format=torch.contiguous_format)
         if tensor.dtype not in NATIVE:
             tensor = tensor.reshape(*tensor.shape, 1).view(torch.uint8)
-        base = entry.path if self.names is None else self.names.get(entry.path, entry.path)
+        base = path if self.names is None else self.names.get(path, path)
         name, count = base, 1
         while name in self.stored or name == "__metadata__":
             count += 1
             name = f"{base}~{count}"
-        entry.ref["name"] = name
         self.stored[name] = tensor
+        return name
 
 
 class Reader:
@@ -175,61 +192,66 @@ class Reader:
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self.tensors = tensors
-        self.built: dict[str, tuple[dict[str, Any], Tensor]] = {}
+        self.built: dict[str, Tensor] = {}
+        self.used: set[str] = set()
         self.storages: dict[int, Tensor] = {}
         total = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
         self.budget = 4 * total + 2 * _GAP * len(tensors)
 
     def get(self, ref: dict[str, Any], path: str) -> Tensor:
         """The tensor of a reference, the same object for equal references."""
-        name = ref["name"]
-        if name not in self.tensors:
-            raise CheckpointError(f"the tensor {name!r} is missing", where=path)
-        known = self.built.get(name)
-        if known is None:
-            known = self.built[name] = ref, self._build(ref, path)
-        if known[0] != ref:
-            raise CheckpointError(f"the tensor {name!r} is described in two ways", where=path)
-        return known[1]
+        if ref["name"] not in self.tensors:
+            raise CheckpointError(f"the tensor {ref['name']!r} is missing", where=path)
+        self.used.add(ref["name"])
+        key = repr(ref)
+        if key not in self.built:
+            self.built[key] = self._build(ref, path)
+        return self.built[key]
 
     def _build(self, ref: dict[str, Any], path: str) -> Tensor:
         value, dtype, shape = self.tensors[ref["name"]], DTYPES[ref["dtype"]], ref["shape"]
-        stored, stride = list(value.shape), None
-        if dtype not in NATIVE:
-            stored = stored[:-1] if stored and stored[-1] == dtype.itemsize else None
-        allowed = [shape]
-        if "view" in ref:
-            stride = ref["view"]["stride"]
-            if not _counts(stride) or len(stride) != len(shape):
-                raise ValueError(f"stride {stride}")
-            allowed.append([1 if st == 0 else s for s, st in zip(shape, stride, strict=True)])
-        if value.dtype != (dtype if dtype in NATIVE else torch.uint8) or stored not in allowed:
+        view = ref.get("view")
+        if view is not None and "storage" not in view:
+            if value.dtype != torch.uint8 or value.dim() != 1:
+                raise ValueError(f"{ref['name']!r} holds no storage")
+            return _view(value, dtype, shape, view)
+        stored = shape if dtype in NATIVE else [*shape, dtype.itemsize]
+        if (
+            value.dtype != (dtype if dtype in NATIVE else torch.uint8)
+            or list(value.shape) != stored
+        ):
             found = f"{value.dtype} {list(value.shape)}"
             raise CheckpointError(
                 f"the tensor {ref['name']!r} is {found}, the JSON says {dtype} {shape}", where=path
             )
-        value = value if dtype in NATIVE else value.view(dtype).reshape(stored)
-        return value if stride is None else self._place(value, ref, stride)
+        value = value if dtype in NATIVE else value.view(dtype).reshape(shape)
+        if view is None:
+            return value
+        result = _view(self._storage(view), dtype, shape, view)
+        once = _once(result)
+        once.copy_(value[tuple(slice(0, size) for size in once.shape)])
+        return result
 
-    def _place(self, value: Tensor, ref: dict[str, Any], stride: list[int]) -> Tensor:
-        view, shape = ref["view"], ref["shape"]
-        size, offset, key = view["bytes"], view["offset"], view["storage"]
-        end = (offset + _last(shape, stride) + 1) * value.element_size()
-        if not _counts([size, offset, key]) or end > size:
-            raise ValueError(f"view {view} of shape {shape}")
+    def _storage(self, view: dict[str, Any]) -> Tensor:
+        key, size = view["storage"], view["bytes"]
+        if not _counts([key, size]):
+            raise ValueError(f"storage {key} of {size} bytes")
         if key not in self.storages:
             self.budget -= size
             if self.budget < 0:
                 raise ValueError("storages are larger than what the file can fill")
             self.storages[key] = torch.zeros(size, dtype=torch.uint8)
-        storage = self.storages[key]
-        if storage.numel() != size:
-            raise ValueError("one storage of two sizes")
-        result = torch.empty(0, dtype=value.dtype)
-        result.set_(storage.untyped_storage(), offset, shape, stride)
-        once = _once(result)
-        once.copy_(value if once.shape == value.shape else _first(value, once.shape))
-        return result
+        return self.storages[key]
+
+
+def _view(storage: Tensor, dtype: torch.dtype, shape: Any, view: dict[str, Any]) -> Tensor:
+    """A tensor within a storage given as bytes; checked, because `set_` would enlarge it."""
+    stride, offset = view["stride"], view["offset"]
+    if not (_counts(stride) and _counts(shape) and _counts([offset])):
+        raise ValueError(f"view {view} of shape {shape}")
+    if 0 in shape or (offset + _last(shape, stride) + 1) * dtype.itemsize > storage.numel():
+        raise ValueError(f"view {view} of shape {shape} leaves its storage")
+    return torch.empty(0, dtype=dtype).set_(storage.untyped_storage(), offset, shape, stride)
 
 
 def to_bytes(tensor: Tensor) -> bytes:
@@ -261,10 +283,6 @@ def _once(tensor: Tensor) -> Tensor:
     """The tensor with each expanded dimension (stride 0) cut to size 1."""
     shape = [1 if st == 0 else s for s, st in zip(tensor.shape, tensor.stride(), strict=True)]
     return tensor.as_strided(shape, tensor.stride(), tensor.storage_offset())
-
-
-def _first(tensor: Tensor, shape: torch.Size) -> Tensor:
-    return tensor[tuple(slice(0, size) for size in shape)]
 
 
 def _last(shape: Any, stride: Any) -> int:
