@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from renshu.cli.parser import Request, parse_train, task_names
+from renshu.cli.parser import parse_train, task_names
 
 if TYPE_CHECKING:
     from renshu.cli.main import Session
@@ -46,10 +44,3 @@ def run(arguments: Sequence[str], session: Session) -> int:
         return 130
     print("\n".join(result.lines()))
     return 0
-
-
-def resume_command(request: Request, run_dir: Path) -> str:
-    """The command that continues a run; can be pasted into a shell."""
-    words = ["renshu", "train", "--config", str(run_dir / "config.yaml")]
-    words += ["--trainer.run", run_dir.name, "--ckpt_path", "last"]
-    return shlex.join(words)

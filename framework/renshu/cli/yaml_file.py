@@ -96,7 +96,13 @@ def loads(text: str) -> Any:
 
 def dumps(value: Any) -> str:
     """Write plain values so that `loads` gives them back."""
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+    def dump(unicode: bool) -> str:
+        return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=unicode, width=100)
+
+    text = dump(unicode=True)
+    # Written as they are, these would be read as the end of a line.
+    return dump(unicode=False) if any(end in text for end in "\x85\u2028\u2029") else text
 
 
 def read_mapping(path: Path) -> dict[str, Any]:

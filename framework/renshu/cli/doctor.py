@@ -1,0 +1,264 @@
+"""`renshu doctor`: what is here, what is wrong, and the command that mends it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, distribution, entry_points, requires, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
+    from renshu.cli.main import Session
+
+Status = Literal["ok", "note", "broken"]
+
+_LEAST_DISK = 2**30
+_LEAST_SHM = 2**28
+_FAST_BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at.
+
+    Attributes:
+        name: what.
+        status: ok; note: works, or optional; broken: needed and not usable.
+        found: what there is.
+        mend: the command or step that mends it.
+    """
+
+    name: str
+    status: Status
+    found: str
+    mend: str | None = None
+
+
+def run(arguments: Sequence[str], session: Session) -> int:
+    """Print every check; 0 when renshu is usable, 1 when something needed is broken."""
+    parser = argparse.ArgumentParser("renshu doctor", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    asked = parser.parse_args(arguments)
+    checks = list(examine())
+    usable = all(check.status != "broken" for check in checks)
+    if asked.json:
+        print(json.dumps({"usable": usable, "checks": [asdict(c) for c in checks]}, indent=2))
+    else:
+        print("\n".join(_lines(checks)))
+        print("\nusable" if usable else "\nnot usable: see the lines marked broken")
+    return 0 if usable else 1
+
+
+def _lines(checks: Sequence[Check]) -> Iterator[str]:
+    width = max(len(check.name) for check in checks)
+    for check in checks:
+        yield f"{check.status:<7} {check.name:<{width}}  {check.found}"
+        if check.mend:
+            yield f"{'':<7} {'':<{width}}  → {check.mend}"
+
+
+def examine() -> Iterator[Check]:
+    """All checks; a check that fails itself is broken, and the others go on."""
+    parts: tuple[Callable[[], Iterator[Check]], ...] = (
+        _python,
+        _core,
+        _torch,
+        _compatibility,
+        _extras,
+        _tasks,
+        _places,
+        _notebook,
+    )
+    for part in parts:
+        try:
+            yield from part()
+        except Exception as error:
+            yield Check(part.__name__.strip("_"), "broken", f"{type(error).__name__}: {error}")
+
+
+def _python() -> Iterator[Check]:
+    fine = sys.version_info >= (3, 11)
+    found = f"{platform.python_version()} ({sys.executable}), {platform.platform()}"
+    yield Check(
+        "python", "ok" if fine else "broken", found, None if fine else "Python 3.11 or newer"
+    )
+
+
+def requirements(extra: str | None = None) -> list[Requirement]:
+    """What renshu needs: always, or for one extra (extras that name extras are followed)."""
+    from packaging.requirements import Requirement
+
+    found: list[Requirement] = []
+    for text in requires("renshu") or []:
+        requirement = Requirement(text)
+        marker = requirement.marker
+        always = marker is None or marker.evaluate({"extra": ""})
+        if always == (extra is None) and (
+            always or (marker and marker.evaluate({"extra": extra or ""}))
+        ):
+            found.append(requirement)
+    return found
+
+
+def _extra_names() -> list[str]:
+    names = distribution("renshu").metadata.get_all("Provides-Extra") or []
+    return [name for name in names if name not in ("all", "dev", "parity")]
+
+
+def _installed(requirement: Requirement) -> tuple[str | None, bool]:
+    """The installed version, and whether it is one that the requirement allows."""
+    try:
+        found = version(requirement.name)
+    except PackageNotFoundError:
+        return None, False
+    return found, requirement.specifier.contains(found, prereleases=True)
+
+
+def _core() -> Iterator[Check]:
+    yield Check("renshu", "ok", version("renshu"))
+    for requirement in requirements():
+        found, fits = _installed(requirement)
+        wanted = f"{requirement.name}{requirement.specifier}"
+        yield Check(
+            requirement.name,
+            "ok" if fits else "broken",
+            found or "not installed",
+            None if fits else f'pip install "{wanted}"',
+        )
+
+
+def _torch() -> Iterator[Check]:
+    try:
+        import torch
+
+        from renshu import environment
+    except Exception as error:
+        mend = "pip install --force-reinstall torch"
+        yield Check("import torch", "broken", f"{type(error).__name__}: {error}", mend)
+        return
+    cpu = environment.cpu()
+    fast = _FAST_BF16 & set(cpu["flags"])
+    bf16 = f"bf16 fast ({', '.join(sorted(fast))})" if fast else "bf16 works, without speed-up"
+    found = f"{cpu['model'] or cpu['machine']}, {cpu['cores']} cores, {cpu['capability']}, {bf16}"
+    yield Check("cpu", "ok", f"{found}, {torch.get_num_threads()} threads")
+    devices = environment.devices()
+    for device in devices:
+        memory = f", {device['memory_gib']} GiB" if "memory_gib" in device else ""
+        bf16 = ", bf16" if device.get("bf16") else ""
+        yield Check("device", "ok", f"{device['kind']}: {device['name']}{memory}{bf16}")
+    if not devices and Path("/proc/driver/nvidia").exists():
+        said = f"an NVIDIA driver is here, and torch {torch.__version__} does not see a device"
+        yield Check("device", "note", said, "install the CUDA build of torch: pytorch.org")
+    elif not devices:
+        yield Check("device", "ok", "CPU only")
+
+
+def _compatibility() -> Iterator[Check]:
+    """Whether the packages fit each other: torchvision names the one torch that it works with."""
+    from packaging.requirements import Requirement
+
+    names = {r.name for extra in (None, *_extra_names()) for r in requirements(extra)}
+    for name in sorted(names - {"renshu"}):
+        try:
+            wants = [Requirement(text) for text in requires(name) or []]
+        except PackageNotFoundError:
+            continue
+        for want in wants:
+            if want.name not in ("torch", "numpy") or (
+                want.marker and not want.marker.evaluate({"extra": ""})
+            ):
+                continue
+            found, fits = _installed(want)
+            if not fits:
+                said = f"{name} {version(name)} needs {want.name}{want.specifier}, {found} is here"
+                mend = f'pip install --upgrade {name} "{want.name}{want.specifier}"'
+                yield Check(f"{name} and {want.name}", "broken", said, mend)
+
+
+def _extras() -> Iterator[Check]:
+    for extra in _extra_names():
+        missing = [r.name for r in requirements(extra) if not _installed(r)[1]]
+        found = f"without {', '.join(missing)}" if missing else "installed"
+        mend = f'pip install "renshu[{extra}]"' if missing else None
+        yield Check(f"[{extra}]", "note" if missing else "ok", found, mend)
+
+
+def _tasks() -> Iterator[Check]:
+    points = sorted(entry_points(group="renshu.tasks"), key=lambda point: point.name)
+    for point in points:
+        try:
+            yield Check(f"task {point.name}", "ok", point.load().summary)
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+            dist = point.dist.name if point.dist else "renshu"
+            yield Check(
+                f"task {point.name}", "broken", said, f"pip install --force-reinstall {dist}"
+            )
+    if not points:
+        yield Check("tasks", "broken", "none is installed", "pip install --force-reinstall renshu")
+
+
+def _places() -> Iterator[Check]:
+    """Where runs are written and workers share memory."""
+    here = Path.cwd()
+    try:
+        with tempfile.TemporaryFile(dir=here):
+            yield Check("write permission", "ok", str(here))
+    except OSError as error:
+        mend = "work in a folder of your own, or give --trainer.default_root_dir"
+        yield Check("write permission", "broken", f"{here}: {error.strerror}", mend)
+    free = shutil.disk_usage(here).free
+    found = f"{free / 2**30:.1f} GiB free"
+    if free < _LEAST_DISK:
+        yield Check("disk", "broken", found, "free 1 GiB, or give --trainer.default_root_dir")
+    else:
+        yield Check("disk", "ok", found)
+    shm = Path("/dev/shm")
+    if shm.is_dir() and (size := shutil.disk_usage(shm).free) < _LEAST_SHM:
+        mend = "--data.num_workers 0, or docker run --shm-size 1g"
+        yield Check("shared memory", "note", f"{size / 2**20:.0f} MiB for loader workers", mend)
+
+
+def _notebook() -> Iterator[Check]:
+    """Whether a notebook can run with this Python."""
+    mend = "python -m ipykernel install --user --name renshu"
+    try:
+        found = f"ipykernel {version('ipykernel')}"
+    except PackageNotFoundError:
+        yield Check("notebook", "note", "no ipykernel", f"pip install ipykernel && {mend}")
+        return
+    programs = {_program(file): file for file in _kernel_files()}
+    if any(_same(program) for program in programs):
+        yield Check("notebook", "ok", f"{found}, a kernel runs this Python")
+    else:
+        others = ", ".join(sorted(programs)) or "none"
+        yield Check("notebook", "note", f"{found}, kernels run other Pythons: {others}", mend)
+
+
+def _kernel_files() -> Iterator[Path]:
+    home = os.environ.get("JUPYTER_DATA_DIR") or "~/.local/share/jupyter"
+    for folder in (f"{sys.prefix}/share/jupyter", home, "~/Library/Jupyter"):
+        yield from (Path(folder).expanduser() / "kernels").glob("*/kernel.json")
+
+
+def _program(file: Path) -> str:
+    """The program that a kernel starts."""
+    try:
+        return str(json.loads(file.read_text(encoding="utf-8"))["argv"][0])
+    except (OSError, ValueError, LookupError, TypeError):
+        return f"{file} cannot be read"
+
+
+def _same(program: str) -> bool:
+    # A kernel inside the environment may say only "python".
+    return program == "python" or Path(program) == Path(sys.executable)

@@ -1,0 +1,177 @@
+"""From options to a finished run: the one place that calls a task's parts in order."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from renshu import environment
+from renshu.callbacks.callback import Callback
+from renshu.cli import trained, yaml_file
+from renshu.cli.main import Session
+from renshu.cli.parser import Request
+from renshu.errors import ConfigError
+from renshu.messages import say
+from renshu.runs import find_checkpoint, run_of, runs_root
+from renshu.seeds import run_seed, seed_everything
+from renshu.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a training left.
+
+    Attributes:
+        run_dir: its folder; None when nothing was written.
+        report: report.html; None without one.
+        figures: main figures of the test part.
+        interrupted: stopped by a signal with the state saved.
+        seconds: wall time.
+    """
+
+    run_dir: Path | None
+    report: Path | None = None
+    figures: dict[str, str] = field(default_factory=dict)
+    interrupted: bool = False
+    seconds: float = 0.0
+
+    def lines(self) -> list[str]:
+        """What is where, the main figures, and what to type next."""
+        if self.run_dir is None:
+            return ["done; nothing was written"]
+        rows = [("test", f"{name} {value}") for name, value in self.figures.items()]
+        rows += [("model", str(self.run_dir / trained.MODEL))]
+        rows += [("report", str(self.report))] if self.report else []
+        rows += [
+            ("again", shlex.join(["renshu", "train", "--config", f"{self.run_dir}/config.yaml"])),
+            ("measure", shlex.join(["renshu", "evaluate", str(self.run_dir)])),
+        ]
+        return [f"{label:<8} {text}" for label, text in rows]
+
+
+class _Record(Callback):
+    """Writes the configuration as soon as the run has a folder, before the first batch."""
+
+    def __init__(self, request: Request, session: Session) -> None:
+        self.request = request
+        self.session = session
+
+    def setup(self, trainer: Any, module: Any, stage: str) -> None:
+        if trainer.run_dir is None or stage != "fit":
+            return
+        run_dir = _relative(trainer.run_dir)
+        self.session.run_dir = run_dir
+        self.session.resume = resume_command(self.request, run_dir)
+        environment.write_text(run_dir / "config.yaml", yaml_file.dumps(self.request.config))
+
+
+def train(request: Request, session: Session) -> Result:
+    """Train, choose on the validation part, measure the test part, write the report."""
+    start = time.perf_counter()
+    seed = _seed(request)
+    seed_everything(seed, verbose=False)
+    # The name belongs to this run, the seed to what it computes.
+    request.config["trainer"] |= {"seed": seed, "run": None}
+    task = request.task
+    data = load_part(request, "data")(request.options)
+    _check_same_data(request, data)
+    module = load_part(request, "module")(request.options, data)
+    callbacks = [*load_part(request, "callbacks")(request.options), _Record(request, session)]
+    trainer = Trainer(**request.trainer | {"seed": seed, "callbacks": callbacks})
+    trainer.fit(module, datamodule=data, ckpt_path=request.ckpt_path)
+    run_dir = None if trainer.run_dir is None else _relative(trainer.run_dir)
+    if trainer.interrupted or run_dir is None:
+        return Result(run_dir, interrupted=trainer.interrupted)
+    _use_best(trainer, module)
+    task.load("finish")(module, data, run_dir)
+    trainer.save_checkpoint(run_dir / trained.MODEL, weights_only=True)
+    trainer.wait_for_checkpoints()
+    return Result(
+        run_dir,
+        report=write_report(run_dir),
+        figures=trained.figures(run_dir, "test"),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def load_part(request: Request, part: str) -> Any:
+    """A function of the task; a missing package is a ConfigError with the line that installs it."""
+    task = request.task
+    try:
+        return task.load(part)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("renshu", "renshu_tasks"):
+            raise
+        raise ConfigError(
+            f"{task.name} needs the package {error.name!r}, which is not installed",
+            mend=f'pip install "renshu[{task.extra}]"',
+        ) from error
+
+
+def write_report(run_dir: Path) -> Path | None:
+    """report.html; without plotly a message, since the run itself is complete."""
+    from renshu.report import write_report as write
+
+    try:
+        return write(run_dir)
+    except ConfigError as error:
+        say(f"no report: {error}")
+        return None
+
+
+def resume_command(request: Request, run_dir: Path) -> str:
+    """The command that continues a run; can be pasted into a shell."""
+    words = ["renshu", "train", "--config", str(run_dir / "config.yaml")]
+    words += ["--trainer.run", run_dir.name, "--ckpt_path", "last"]
+    return shlex.join(words)
+
+
+def _seed(request: Request) -> int:
+    """The given seed; that of the run to be continued; or one drawn from the system."""
+    given = request.trainer["seed"]
+    stored = environment.read_environment(old).get("seed") if (old := _old_run(request)) else None
+    return run_seed(stored if given is None else given)
+
+
+def _old_run(request: Request) -> Path | None:
+    """The folder of the run that is to be continued, if there is one already."""
+    if request.ckpt_path in (None, "best"):
+        return None
+    root = runs_root(request.trainer["default_root_dir"])
+    checkpoint = find_checkpoint(request.ckpt_path, root, request.trainer["run"])
+    return None if checkpoint is None else run_of(checkpoint)
+
+
+def _check_same_data(request: Request, data: Any) -> None:
+    """Continuing needs the data of the run, and says what keeps it from being bit-equal."""
+    if (old := _old_run(request)) is None:
+        return
+    stored = environment.read_environment(old)
+    allow = request.allow_changed_data
+    environment.check_fingerprint(stored.get("fingerprint"), data.fingerprint(), allow=allow)
+    for line in environment.compare(stored, environment.describe()):
+        say(f"the continued run will not be bit-equal: {line}")
+
+
+def _use_best(trainer: Trainer, module: Any) -> None:
+    """Put the best weights into the module, if a monitor chose any; else it keeps the last."""
+    from renshu.callbacks.model_checkpoint import ModelCheckpoint
+    from renshu.checkpoints import read
+    from renshu.resume import load_weights
+
+    for callback in trainer.callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_path:
+            path = str(callback.best_model_path)
+            load_weights(module, read(path)["state_dict"], where=path)
+            return
+
+
+def _relative(path: Path) -> Path:
+    """Shorter to read and to type where the run is below the working directory."""
+    try:
+        return path.relative_to(Path.cwd())
+    except ValueError:
+        return path
