@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -56,25 +56,38 @@ class DataModule(HyperParameters):
 
 def move(batch: Any, device: torch.device) -> Any:
     """A batch, however nested, on `device`: tuples, lists, dicts, dataclasses, objects with .to."""
+    # Copies from pinned memory need not wait; to the CPU they must.
+    wait = device.type == "cpu"
+    return apply(batch, lambda item: item.to(device, non_blocking=not wait), lambda o: o.to(device))
+
+
+def cast(batch: Any, dtype: torch.dtype) -> Any:
+    """A batch with its floating point tensors in `dtype`."""
+    return apply(batch, lambda item: item.to(dtype) if item.is_floating_point() else item)
+
+
+def apply(
+    batch: Any, tensor: Callable[[Tensor], Any], other: Callable[[Any], Any] | None = None
+) -> Any:
+    """The same nesting with `tensor` applied to every Tensor and `other` to objects with .to."""
     if isinstance(batch, Tensor):
-        # Copies from pinned memory need not wait; to the CPU they must.
-        return batch.to(device, non_blocking=device.type != "cpu")
+        return tensor(batch)
     if isinstance(batch, Mapping):
-        moved = {key: move(value, device) for key, value in batch.items()}
-        return moved if type(batch) is dict else type(batch)(moved)  # type: ignore[call-arg]
+        items = {key: apply(value, tensor, other) for key, value in batch.items()}
+        return items if type(batch) is dict else type(batch)(items)  # type: ignore[call-arg]
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(move(item, device) for item in batch))
+        return type(batch)(*(apply(item, tensor, other) for item in batch))
     if isinstance(batch, (list, tuple)):
-        return type(batch)(move(item, device) for item in batch)
+        return type(batch)(apply(item, tensor, other) for item in batch)
     if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
         changes = {
-            field.name: move(getattr(batch, field.name), device)
+            field.name: apply(getattr(batch, field.name), tensor, other)
             for field in dataclasses.fields(batch)
             if field.init
         }
         return dataclasses.replace(batch, **changes)
-    if hasattr(batch, "to") and not isinstance(batch, type):
-        return batch.to(device)
+    if other is not None and hasattr(batch, "to") and not isinstance(batch, type):
+        return other(batch)
     return batch
 
 

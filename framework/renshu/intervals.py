@@ -70,6 +70,15 @@ class Interval:
             return int(progress.seconds / (self.size * _SECONDS[self.unit]))
         return int(getattr(progress, _FIELDS[self.unit]) // self.size)
 
+    def batches_until(self, progress: Progress) -> float:
+        """After how many more batches, at the earliest, it is due again."""
+        if self.unit == "epochs":
+            return float("inf")
+        if self.unit in ("steps", "batches"):
+            done = getattr(progress, _FIELDS[self.unit])
+            return self.size - done % self.size
+        return 1
+
     def __str__(self) -> str:
         size = int(self.size) if self.size == int(self.size) else self.size
         return f"{size} {self.unit}"

@@ -337,14 +337,13 @@ class Module(HyperParameters, nn.Module):
             CheckpointError: the checkpoint is damaged or does not fit the module.
             ConfigError: arguments of `__init__` are neither stored nor given; they are named.
         """
-        from renshu.checkpoints import read
-        from renshu.resume import load_weights
+        from renshu.weights import load_weights, read_state
 
-        state = read(checkpoint_path)
+        state = read_state(checkpoint_path)
         arguments = {**state.get("hyper_parameters", {}), **kwargs}
         module = cls(**_accepted(cls, arguments, given=kwargs))
         module.on_load_checkpoint(state)
-        load_weights(module, state["model"], where=str(checkpoint_path), strict=strict)
+        load_weights(module, state["state_dict"], where=str(checkpoint_path), strict=strict)
         return module.to(map_location) if map_location is not None else module
 
     def __getstate__(self) -> dict[str, Any]:

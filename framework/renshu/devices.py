@@ -1,0 +1,88 @@
+"""Accelerators: which there are, and which one a run uses."""
+
+from __future__ import annotations
+
+import torch
+
+from renshu.errors import ConfigError, near
+
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "tpu")
+
+
+def count(kind: str) -> int:
+    """How many devices of a kind this machine has; for the CPU, how many processes may share it."""
+    if kind == "cuda":
+        return torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind == "mps":
+        return int(torch.backends.mps.is_available())
+    return 1 if kind == "cpu" else 0
+
+
+def resolve(accelerator: str, devices: int | str | list[int]) -> list[torch.device]:
+    """The devices that options ask for.
+
+    Raises:
+        ConfigError: the accelerator is unknown or absent, or there are fewer devices. Nothing is
+            replaced silently: a GPU that was asked for and is missing stops the run.
+    """
+    kind = _kind(accelerator)
+    available = count(kind)
+    if available == 0:
+        raise ConfigError(
+            f"accelerator={accelerator!r} was asked for and this machine has none",
+            allowed=", ".join(k for k in ("cpu", "cuda", "mps") if count(k)),
+            mend='accelerator="auto", or see `renshu doctor`',
+        )
+    wanted = _wanted(devices, kind, available)
+    if max(wanted) >= available or len(wanted) > available:
+        raise ConfigError(
+            f"devices={devices!r} cannot be had: {kind} has {available}",
+            where="Trainer(devices=…)",
+            allowed=f"1 to {available}" if kind != "cpu" else "1 (several processes need a strategy)",
+            mend='devices="auto"',
+        )
+    return [torch.device(kind) if kind in ("cpu", "mps") else torch.device(kind, i) for i in wanted]
+
+
+def _kind(accelerator: str) -> str:
+    if accelerator not in ACCELERATORS:
+        raise ConfigError(
+            f"there is no accelerator {accelerator!r}",
+            allowed=", ".join(ACCELERATORS),
+            mend=near(accelerator, ACCELERATORS),
+        )
+    if accelerator == "auto":
+        return next((kind for kind in ("cuda", "mps") if count(kind)), "cpu")
+    if accelerator == "tpu":
+        raise ConfigError(
+            "training on TPU is not built yet", where="accelerator='tpu'", allowed="auto, cpu, gpu"
+        )
+    if accelerator == "gpu":
+        return "mps" if count("mps") and not count("cuda") else "cuda"
+    return accelerator
+
+
+def _wanted(devices: int | str | list[int], kind: str, available: int) -> list[int]:
+    """Indices of the devices; "auto" is one until several processes are asked for."""
+    if devices == "auto":
+        return [0]
+    if devices in (-1, "-1"):
+        return list(range(available))
+    if isinstance(devices, str):
+        try:
+            numbers = [int(part) for part in devices.split(",")]
+        except ValueError:
+            raise _bad_devices(devices) from None
+        devices = numbers if "," in devices else numbers[0]
+    if isinstance(devices, bool) or (isinstance(devices, int) and devices < 1) or not devices:
+        raise _bad_devices(devices)
+    if isinstance(devices, int):
+        return list(range(devices))
+    return list(devices)
+
+
+def _bad_devices(devices: object) -> ConfigError:
+    return ConfigError(
+        f"devices={devices!r} makes no sense",
+        allowed='a number from 1, a list of indices, "auto", or -1 for all',
+    )

@@ -1,0 +1,170 @@
+"""The whole state of a fit: taken for a checkpoint, and put back so that it goes on bit-exactly."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from torch import Tensor, nn
+
+from renshu.checkpoints.restore import (
+    capture_optimizer,
+    capture_scheduler,
+    restore_optimizer,
+    restore_scheduler,
+)
+from renshu.errors import CheckpointError
+from renshu.intervals import Progress
+from renshu.optim import parameters
+from renshu.plan import Plan, Window
+from renshu.results import load_metric_states, metric_states
+from renshu.seeds import random_state, set_random_state
+from renshu.weights import load_weights
+
+
+def capture(plan: Plan, weights_only: bool = False) -> dict[str, Any]:
+    """Everything that a resumed run needs; with `weights_only` what using the model needs.
+
+    The keys that Lightning's checkpoints have as well carry Lightning's names, so that
+    `on_save_checkpoint` hooks find them.
+    """
+    module, progress = plan.module, plan.progress
+    plan.clock()
+    state: dict[str, Any] = {
+        "state_dict": module.state_dict(),
+        "epoch": progress.epoch,
+        "global_step": progress.step,
+        "hyper_parameters": module.hyper_parameters_to_save(),
+    }
+    if plan.datamodule is not None:
+        state["datamodule_hyper_parameters"] = plan.datamodule.hyper_parameters_to_save()
+    if not weights_only:
+        state.update(
+            optimizer_states=[capture_optimizer(o) for o in plan.optimizers],
+            lr_schedulers=[capture_scheduler(c.scheduler) for c in plan.schedulers],
+            scaler=plan.precision.state_dict(),
+            progress=asdict(progress),
+            marks=dict(plan.marks),
+            window=vars(plan.window).copy(),
+            gradients=_gradients(plan),
+            feed={} if plan.feed is None else plan.feed.state_dict(),
+            random=random_state(),
+            results=plan.results.state_dict(),
+            epoch_metrics=dict(plan.trainer.epoch_metrics),
+            metrics=metric_states(module),
+            buffers=_unsaved_buffers(module),
+            frozen=[name for name, p in module.named_parameters() if not p.requires_grad],
+            eval=[name for name, part in module.named_modules() if not part.training],
+            callbacks=_callback_states(plan),
+            datamodule={} if plan.datamodule is None else plan.datamodule.state_dict(),
+            seed=plan.trainer.seed,
+        )
+    for callback in plan.callbacks:
+        callback.on_save_checkpoint(plan.trainer, module, state)
+    module.on_save_checkpoint(state)
+    return state
+
+
+def restore_model(plan: Plan, state: dict[str, Any], where: str) -> None:
+    """Weights, buffers, and the state of callbacks and data: before the optimisers are made."""
+    for callback in plan.callbacks:
+        callback.on_load_checkpoint(plan.trainer, plan.module, state)
+    plan.module.on_load_checkpoint(state)
+    load_weights(plan.module, state["state_dict"], where=where)
+    if "progress" not in state:
+        raise CheckpointError(
+            "this checkpoint holds weights only: a run cannot be resumed from it",
+            where=where,
+            mend=f"{type(plan.module).__name__}.load_from_checkpoint(path) and a new fit",
+        )
+    buffers = dict(plan.module.named_buffers())
+    for name, value in state["buffers"].items():
+        buffers[name].copy_(value)
+    _restore_flags(plan.module, state["frozen"], state["eval"])
+    states = state["callbacks"]
+    for callback in plan.callbacks:
+        if callback.state_key in states:
+            callback.load_state_dict(states[callback.state_key])
+    if plan.datamodule is not None:
+        plan.datamodule.load_state_dict(state["datamodule"])
+
+
+def restore_training(plan: Plan, state: dict[str, Any], where: str) -> None:
+    """Optimisers, schedulers, counters, half-summed gradients and generators: the rest."""
+    _same_number("optimisers", plan.optimizers, state["optimizer_states"], where)
+    _same_number("schedulers", plan.schedulers, state["lr_schedulers"], where)
+    for optimizer, saved in zip(plan.optimizers, state["optimizer_states"], strict=True):
+        restore_optimizer(optimizer, saved)
+    for config, saved in zip(plan.schedulers, state["lr_schedulers"], strict=True):
+        restore_scheduler(config.scheduler, saved)
+    plan.precision.load_state_dict(state["scaler"])
+    plan.progress = Progress(**state["progress"])
+    plan.started -= plan.progress.seconds
+    plan.marks = dict(state["marks"])
+    plan.window = Window(**state["window"])
+    for parameter, gradient in zip(_trained(plan), state["gradients"], strict=False):
+        parameter.grad = None if gradient is None else gradient.to(parameter.device)
+    assert plan.feed is not None
+    plan.feed.load_state_dict(state["feed"])
+    plan.results.load_state_dict(state["results"])
+    plan.trainer.epoch_metrics.update(state["epoch_metrics"])
+    load_metric_states(plan.module, state["metrics"], plan.strategy.device)
+    plan.resumed = True
+
+
+def restore_random(state: dict[str, Any]) -> None:
+    """The process's generators: last, after whatever drew from them on the way."""
+    set_random_state(state["random"])
+
+
+def _same_number(what: str, now: list[Any], saved: list[Any], where: str) -> None:
+    if len(now) != len(saved):
+        raise CheckpointError(
+            f"the checkpoint has {len(saved)} {what}, the module makes {len(now)}", where=where
+        )
+
+
+def _trained(plan: Plan) -> list[Tensor]:
+    return [p for optimizer in plan.optimizers for p in parameters(optimizer)]
+
+
+def _gradients(plan: Plan) -> list[Tensor | None]:
+    """Half-summed gradients; a window that is complete needs none."""
+    if plan.automatic and plan.window.batches == 0:
+        return []
+    return [p.grad for p in _trained(plan)]
+
+
+def _unsaved_buffers(module: nn.Module) -> dict[str, Tensor]:
+    """Buffers that are not in the state_dict and yet are state."""
+    saved = module.state_dict(keep_vars=True)
+    metrics = tuple(f"{name}." for name in metric_states(module))
+    return {
+        name: buffer
+        for name, buffer in module.named_buffers()
+        if name not in saved and not (metrics and name.startswith(metrics))
+    }
+
+
+def _restore_flags(module: nn.Module, frozen: list[str], evaluating: list[str]) -> None:
+    still, quiet = set(frozen), set(evaluating)
+    for name, parameter in module.named_parameters():
+        if parameter.is_leaf:
+            parameter.requires_grad_(name not in still)
+    for name, part in module.named_modules():
+        part.training = name not in quiet
+
+
+def _callback_states(plan: Plan) -> dict[str, Any]:
+    states: dict[str, Any] = {}
+    for callback in plan.callbacks:
+        state = callback.state_dict()
+        if not state:
+            continue
+        if callback.state_key in states:
+            raise CheckpointError(
+                f"two callbacks save their state as {callback.state_key!r}",
+                mend="give one of them another state_key",
+            )
+        states[callback.state_key] = state
+    return states

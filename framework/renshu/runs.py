@@ -1,0 +1,168 @@
+"""The folder of a run: its name, its lock, and finding checkpoints in it."""
+
+from __future__ import annotations
+
+import datetime
+import fcntl
+import os
+import re
+from pathlib import Path
+from typing import IO
+
+from renshu.errors import CheckpointError, ConfigError, near
+from renshu.messages import say
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]{0,99}")
+
+
+class RunFolder:
+    """`<root>/runs/<name>`, held under a lock while a process trains in it."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._lock: IO[str] | None = None
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def lock(self) -> None:
+        """Refuse a second live process on this run; the system frees the lock of a dead one."""
+        if self._lock is not None:
+            return
+        lock = open(self.path / ".lock", "a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            owner = lock.read().strip()
+            lock.close()
+            raise ConfigError(
+                f"another process trains in this run{f' (process {owner})' if owner else ''}",
+                where=self.path,
+                mend="wait for it, stop it, or choose another name: Trainer(run=…)",
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        self._lock = lock
+
+    def unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+
+def runs_root(default_root_dir: str | None) -> Path:
+    return Path(default_root_dir or ".").absolute() / "runs"
+
+
+def open_run(root: Path, name: str | None, *, resume: bool) -> RunFolder:
+    """The locked folder of a run; a new one `<date>-<n>` without a name.
+
+    Raises:
+        ConfigError: the name is no plain folder name, the run exists and is not to be continued,
+            another process holds it, or nothing may be written there.
+    """
+    if name is None:
+        folder = _new(root)
+    else:
+        if not _NAME.fullmatch(name):
+            raise ConfigError(
+                f"{name!r} cannot be the name of a run",
+                allowed="letters, digits and . _ = + -, up to 100, starting with a letter or digit",
+            )
+        folder = RunFolder(root / name)
+        _make(folder.path)
+    folder.lock()
+    if not resume and name is not None and any(folder.checkpoints.glob("*/manifest.json")):
+        folder.unlock()
+        raise ConfigError(
+            f"the run {name!r} exists and has checkpoints",
+            where=folder.path,
+            mend='ckpt_path="last" continues it; or choose another name',
+        )
+    return folder
+
+
+def _new(root: Path) -> RunFolder:
+    _make(root)
+    today = datetime.date.today().isoformat()
+    number = 1
+    while True:
+        path = root / f"{today}-{number}"
+        try:
+            # Exclusive: two processes that start together get two folders.
+            path.mkdir()
+            return RunFolder(path)
+        except FileExistsError:
+            number += 1
+
+
+def _make(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"the folder of the run cannot be made: {error.strerror}",
+            where=path,
+            mend="default_root_dir=… names a place that may be written to",
+        ) from None
+    if not os.access(path, os.W_OK):
+        raise ConfigError(
+            "no permission to write the run", where=path, mend="default_root_dir=…"
+        )
+
+
+def run_of(checkpoint: Path) -> Path | None:
+    """The run folder that a checkpoint lies in, if it lies in one."""
+    parent = checkpoint.absolute().parent
+    return parent.parent if parent.name == "checkpoints" else None
+
+
+def find_checkpoint(
+    word: str | Path, root: Path, name: str | None, best: str = ""
+) -> Path | None:
+    """The checkpoint that `ckpt_path` means: a path, a run folder, "last" or "best".
+
+    None for "last" of a named run without a checkpoint: the run starts fresh, and says so.
+
+    Raises:
+        ConfigError: "last" without a name of a run; "best" with nothing watched.
+        CheckpointError: nothing is there.
+    """
+    from renshu.checkpoints import newest
+
+    if word == "best":
+        if not best:
+            raise ConfigError(
+                'there is no best checkpoint: no ModelCheckpoint with a monitor has saved one',
+                where='ckpt_path="best"',
+                allowed='a path, a run folder, "last"',
+            )
+        return Path(best)
+    if word == "last":
+        if name is None:
+            runs = sorted(path.name for path in root.glob("*") if path.is_dir())
+            raise ConfigError(
+                'ckpt_path="last" needs to know of which run',
+                where="Trainer(run=…)",
+                allowed=", ".join(runs[-20:]) or f"there is no run in {root} yet",
+                mend='Trainer(run="name"), or the path of a run as ckpt_path',
+            )
+        found = newest(root / name / "checkpoints")
+        if found is None:
+            say(f"run {name!r} has no checkpoint yet: it starts from the beginning")
+        return found
+    path = Path(word)
+    if (path / "manifest.json").is_file():
+        return path
+    if (path / "checkpoints").is_dir() and (found := newest(path / "checkpoints")) is not None:
+        return found
+    known = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
+    raise CheckpointError(
+        "there is no checkpoint",
+        where=path,
+        allowed='the folder of a checkpoint or of a run, "last" or "best"',
+        mend=near(path.name, known),
+    )

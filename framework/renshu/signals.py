@@ -1,0 +1,45 @@
+"""Ctrl-C and SIGTERM: the first asks the loop to stop and save, a second ends at once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from renshu.messages import say
+
+if TYPE_CHECKING:
+    from renshu.plan import Plan
+
+_WATCHED = (signal.SIGINT, signal.SIGTERM)
+
+
+class Signals:
+    """`with Signals(plan):` — the handler only sets a flag; the loop acts on it between batches."""
+
+    def __init__(self, plan: Plan):
+        self.plan = plan
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Signals:
+        # Python delivers signals to the main thread only; elsewhere there is nothing to set.
+        if threading.current_thread() is threading.main_thread():
+            for number in _WATCHED:
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.plan.signal is not None:
+            self.__exit__()
+            self._before.clear()
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            signal.raise_signal(number)
+            return
+        self.plan.signal, self.plan.halt = number, True
+        say(f"{signal.Signals(number).name}: stopping after this batch; once more ends at once")
