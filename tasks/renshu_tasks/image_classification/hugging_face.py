@@ -139,7 +139,7 @@ class _Encoded(Sequence):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: Any) -> bytes | Path:
+    def __getitem__(self, index: Any) -> Any:
         cell = self.dataset[int(index)][self.column] or {}
         if cell.get("bytes") is not None:
             return cell["bytes"]

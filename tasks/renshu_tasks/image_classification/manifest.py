@@ -12,7 +12,6 @@ from renshu_tasks.image_classification.records import Records, inside, part_of
 
 _SEPARATORS = (",", ";", "\t")
 _NOT_A_PATH = re.compile(r"[a-zA-Z0-9+.-]+://|[a-zA-Z]:[\\/]|\\\\")  # file://, C:\, \\server
-_MOST = 1 << 20
 
 
 def from_csv(path: Path, options: DataOptions) -> Records:
@@ -118,21 +117,21 @@ def _labels(text: str, at: str, options: DataOptions) -> tuple[str, ...]:
 def _file(root: Path, name: str, at: str, options: DataOptions) -> Path:
     """The file that a row names: a real file, inside the root unless that was allowed."""
     steps_up = ".." in re.split(r"[/\\]", name)
-    if not name or "\0" in name or len(name) > _MOST or _NOT_A_PATH.match(name):
+    if not name or "\0" in name or _NOT_A_PATH.match(name):
         raise DataError(f"{name[:200]!r} is no path of a local file", where=at)
     file = root / name
-    if not options.allow_outside:
-        try:
-            outside = steps_up or Path(name).is_absolute() or not inside(root, file)
-        except OSError as error:
-            raise DataError(f"{name[:200]!r}: {error.strerror}", where=at) from error
-        if outside:
-            raise DataError(
-                f"{name!r} is outside the data folder",
-                where=at,
-                allowed=f"files in {root.absolute()}",
-                mend="--data.root FOLDER, or --data.allow_outside true if you trust the manifest",
-            )
-    if not file.is_file():
+    try:
+        outside = steps_up or Path(name).is_absolute() or not inside(root, file)
+        there = file.is_file()
+    except OSError as error:
+        raise DataError(f"{name[:200]!r}: {error.strerror}", where=at) from error
+    if outside and not options.allow_outside:
+        raise DataError(
+            f"{name!r} is outside the data folder",
+            where=at,
+            allowed=f"files in {root.absolute()}",
+            mend="--data.root FOLDER, or --data.allow_outside true if you trust the manifest",
+        )
+    if not there:
         raise DataError(f"{name!r} is not there", where=at, allowed=f"files in {root.absolute()}")
     return file

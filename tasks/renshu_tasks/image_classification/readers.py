@@ -17,12 +17,12 @@ from torch import Tensor
 from renshu.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 Raw = Path | bytes | Image.Image
 """A picture before decoding: a file, the bytes of a file, or what PIL has opened."""
 
-FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """The decoders that may run. PIL has others that start programs (EPS) or follow other files."""
 
 SUFFIXES = (
@@ -40,7 +40,8 @@ SUFFIXES = (
     ".webp",
 )
 MAX_PIXELS = 80_000_000
-_ONE_PICTURE = ("GIF", "PNG", "TIFF", "WEBP")  # an MPO is a JPEG with previews behind it
+Image.init()  # PIL looks for the decoders by itself only after the formats were compared
+_ONE_PICTURE = ("GIF", "PNG", "TIFF", "WEBP")  # a JPEG may have previews behind it
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def read_picture(
     turned to colours. With `size` = (H, W) the picture is scaled to cover it and cut around the
     centre. Raises DataError that names the picture when it cannot be read or is above a limit.
     """
-    name = name or str(raw)
+    name = name or (str(raw) if isinstance(raw, Path) else "picture")
     image = _decoded(raw, name, max_pixels, size)
     image = image.convert("L" if channels == 1 else "RGB")
     if size is not None and (image.height, image.width) != tuple(size):
@@ -77,7 +78,7 @@ def read_picture(
     return pixels[None] if channels == 1 else pixels.permute(2, 0, 1).contiguous()
 
 
-def examine(raw: Raw, name: str, known: dict[str, Sequence], max_pixels: int) -> Facts:
+def examine(raw: Raw, name: str, known: Mapping[str, Sequence], max_pixels: int) -> Facts:
     """Decode a picture in full and say what it is; bytes whose SHA-256 is `known` are believed.
 
     `known` maps SHA-256 → (width, height, grey). Raises DataError as `read_picture` does.

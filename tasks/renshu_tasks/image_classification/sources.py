@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from PIL import Image
@@ -132,7 +133,7 @@ def _walk(root: Path, folder: Path, options: DataOptions, depth: int = 0) -> Ite
             continue
         if not entry.is_dir():
             yield entry
-        elif entry.is_symlink() and inside(entry.resolve(), root / entry):
+        elif entry.is_symlink() and inside(entry, entry.parent):
             raise DataError("the link leads back to a folder that it is in", where=entry)
         elif depth > 32:
             raise DataError("the folders are nested too deep", where=entry, allowed="32 levels")
@@ -221,9 +222,10 @@ def from_npz(path: Path) -> Records:
     `train_images` with `train_labels` and `x_train` with `y_train` are known, the same with val
     and test. Nothing in the file is unpickled.
     """
-    with np.load(path, allow_pickle=False) as file:
-        names = set(file.files)
-        try:
+    try:
+        # opened here, because numpy leaves a file open that is no archive
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            names = set(file.files)
             if {"images", "labels"} <= names:
                 groups = file["groups"] if "groups" in names else None
                 return from_arrays(file["images"], file["labels"], groups=groups, where=str(path))
@@ -233,8 +235,8 @@ def from_npz(path: Path) -> Records:
                 for x, y in ((f"{part}_images", f"{part}_labels"), (f"x_{part}", f"y_{part}"))
                 if {x, y} <= names
             ]
-        except ValueError as error:
-            raise DataError(f"an array cannot be read: {error}", where=path) from error
+    except (OSError, ValueError, TypeError, EOFError, BadZipFile) as error:
+        raise DataError(f"the arrays cannot be read: {error}", where=path) from error
     if "train" not in [part for part, _, _ in pairs]:
         raise DataError(
             f"the file holds {', '.join(sorted(names)) or 'nothing'}",

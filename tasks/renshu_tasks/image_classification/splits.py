@@ -126,10 +126,8 @@ class _Cutter:
                 allowed="at least as many pictures as classes on both sides",
                 mend=f"another --data.{option}, or more pictures",
             )
-        rest, part = train_test_split(
-            pool, test_size=share, stratify=strata, random_state=self.seed
-        )
-        return rest, part
+        parts = train_test_split(pool, test_size=share, stratify=strata, random_state=self.seed)
+        return np.asarray(parts[0]), np.asarray(parts[1])
 
     def fold(self, pool: Rows, folds: int, fold: int) -> tuple[Rows, Rows]:
         """(rest, left out) of a stratified k-fold."""
