@@ -58,7 +58,7 @@ class SmallNet(nn.Module):
     """
 
     def __init__(
-        self, channels: int, classes: int, width: int = 24, blocks: int = 2, dropout: float = 0.1
+        self, channels: int, classes: int, width: int = 32, blocks: int = 2, dropout: float = 0.1
     ) -> None:
         super().__init__()
         self.stem = nn.Sequential(_ConvNorm(channels, width), _ConvNorm(width, width))
@@ -85,7 +85,7 @@ def build_model(
     channels: int,
     classes: int,
     image_size: int,
-    width: int = 24,
+    width: int = 32,
     dropout: float | None = None,
     weights: str | None = None,
 ) -> nn.Module:

@@ -85,7 +85,7 @@ class ModelOptions:
     """
 
     name: str = "small"
-    width: int = 24
+    width: int = 32
     weights: str | None = None
     dropout: float | None = None
 
