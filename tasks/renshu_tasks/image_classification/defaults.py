@@ -124,7 +124,7 @@ _TABLE: dict[tuple[str, Family], Defaults] = {
         12,
         True,
         True,
-        "as A100, with 80 GB",
+        "as A100, with 80 GB for twice the pictures",
         _NOT + "NVIDIA H100 white paper",
     ),
     ("gpu", "small"): Defaults(
