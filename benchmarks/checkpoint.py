@@ -1,15 +1,16 @@
 """What a checkpoint costs: saving, loading, size, and how long training stands still for it.
 
 The model has 11.8 million parameters and Adam's two moments, 142 MB in all. renshu writes
-safetensors with SHA-256 sums and flushes them to the disk; for `torch.save` the same flush is added,
-so that both files survive a loss of power. Training saves every 5 steps, in the background with
-renshu. Median of the repeats, taken in turns.
+safetensors with SHA-256 sums and flushes them to the disk; for `torch.save` the same flush is
+added, so that both files survive a loss of power. Training saves every 5 steps, in the background
+with renshu. Median of the repeats, taken in turns.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
 import logging
 import os
 import shutil
@@ -131,7 +132,7 @@ def steps(package: str, module_name: str, count: int, saving: bool) -> list[floa
             callbacks=[saver] if saving else [],
         )
         trainer.fit(Regression())
-    return [after - before for before, after in zip(starts, starts[1:], strict=False)]
+    return [after - before for before, after in itertools.pairwise(starts)]
 
 
 def training(count: int) -> Iterable[_table.Row]:
