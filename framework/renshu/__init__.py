@@ -1,4 +1,4 @@
-"""renshu (練習, "training by practice"): a small trainer for deep learning, and what stands on it."""
+"""renshu (練習, "training by practice"): a small trainer, and what stands on it."""
 
 from __future__ import annotations
 

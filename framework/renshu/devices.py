@@ -38,7 +38,9 @@ def resolve(accelerator: str, devices: int | str | list[int]) -> list[torch.devi
         raise ConfigError(
             f"devices={devices!r} cannot be had: {kind} has {available}",
             where="Trainer(devices=…)",
-            allowed=f"1 to {available}" if kind != "cpu" else "1 (several processes need a strategy)",
+            allowed=f"1 to {available}"
+            if kind != "cpu"
+            else "1 (several processes need a strategy)",
             mend='devices="auto"',
         )
     return [torch.device(kind) if kind in ("cpu", "mps") else torch.device(kind, i) for i in wanted]

@@ -259,7 +259,7 @@ class IterableFeed(Feed):
             source = iter(self.loader if self._wrapped is None else self._wrapped)
         while True:
             with self.isolation:
-                item = next(source, _END)
+                item: Any = next(source, _END)
             if item is _END:
                 return
             yield (item[1], item[0]) if self._wrapped is not None else (item, None)

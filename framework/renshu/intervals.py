@@ -1,4 +1,4 @@
-"""One kind of interval for validating, scheduling, logging, saving and stopping. Imports no torch."""
+"""One kind of interval: to validate, schedule, log, save and stop by. Imports no torch."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Interval:
             raise ConfigError(
                 f"{value!r} is not an interval",
                 where=where,
-                allowed='a number above 0 and one of: ' + ", ".join(UNITS),
+                allowed="a number above 0 and one of: " + ", ".join(UNITS),
                 mend='for example "100 steps", "2 epochs" or "30 min"',
             )
         return cls(size, unit)

@@ -116,7 +116,7 @@ def _refuse_empty(plan: Plan) -> None:
         )
 
 
-# --- one micro-batch ----------------------------------------------------------------------------------
+# --- one micro-batch
 
 
 def _automatic(plan: Plan, batch: Any, index: int) -> Any:
@@ -297,7 +297,7 @@ def _manual(plan: Plan, batch: Any, index: int) -> Any:
     return output
 
 
-# --- events --------------------------------------------------------------------------------------------
+# --- events
 
 
 def _events(plan: Plan) -> None:
@@ -398,7 +398,7 @@ def refuse_non_finite(plan: Plan, read: list[float] | None = None) -> None:
             )
 
 
-# --- evaluation ------------------------------------------------------------------------------------------
+# --- evaluation
 
 
 def _sanity_check(plan: Plan) -> None:

@@ -13,4 +13,5 @@ def say(text: str, *, once: bool = False) -> None:
         if text in _said:
             return
         _said.add(text)
-    print(f"renshu: {text}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"renshu: {text}\n")
+    sys.stderr.flush()

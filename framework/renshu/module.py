@@ -1,9 +1,9 @@
-"""Module: an nn.Module with steps, hooks, log() and optimisers. Works in a plain torch loop as well."""
+"""Module: an nn.Module with steps, hooks, log() and optimisers; a plain torch loop can use it."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -32,7 +32,7 @@ class Module(HyperParameters, nn.Module):
     _trainer: Trainer | None = None
     _results: Results | None = None
 
-    # --- steps -----------------------------------------------------------------------------------
+    # --- steps
 
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
         """One batch → loss.
@@ -61,7 +61,7 @@ class Module(HyperParameters, nn.Module):
     def configure_callbacks(self) -> Any:
         return []
 
-    # --- data, also in a DataModule or given to fit() -----------------------------------------------
+    # --- data, also in a DataModule or given to fit()
 
     def prepare_data(self) -> None: ...
     def setup(self, stage: str) -> None: ...
@@ -84,7 +84,7 @@ class Module(HyperParameters, nn.Module):
 
         return move(batch, device)
 
-    # --- hooks -----------------------------------------------------------------------------------
+    # --- hooks
 
     def on_fit_start(self) -> None: ...
     def on_fit_end(self) -> None: ...
@@ -139,7 +139,7 @@ class Module(HyperParameters, nn.Module):
         self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None: ...
 
-    # --- stages of the optimisation that may be replaced --------------------------------------------
+    # --- stages of the optimisation that may be replaced
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         loss.backward(*args, **kwargs)
@@ -180,7 +180,7 @@ class Module(HyperParameters, nn.Module):
 
             clip(optimizer, gradient_clip_val, gradient_clip_algorithm or "norm")
 
-    # --- for manual optimisation ------------------------------------------------------------------
+    # --- for manual optimisation
 
     def optimizers(self, use_pl_optimizer: bool = True) -> Any:
         """The optimiser, or a list when there are several. Their `step` knows the precision."""
@@ -214,7 +214,7 @@ class Module(HyperParameters, nn.Module):
         for parameter in self.__dict__.pop("_toggled", []):
             parameter.requires_grad_(True)
 
-    # --- log -------------------------------------------------------------------------------------
+    # --- log
 
     def log(
         self,
@@ -245,7 +245,14 @@ class Module(HyperParameters, nn.Module):
         results = self._results
         if results is not None:
             results.log(
-                name, value, prog_bar, logger, on_step, on_epoch, reduce_fx, add_dataloader_idx,
+                name,
+                value,
+                prog_bar,
+                logger,
+                on_step,
+                on_epoch,
+                reduce_fx,
+                add_dataloader_idx,
                 batch_size,
             )
         elif self._trainer is not None:
@@ -262,7 +269,7 @@ class Module(HyperParameters, nn.Module):
         for name, value in dictionary.items():
             self.log(name, value, **kwargs)
 
-    # --- what the trainer knows ---------------------------------------------------------------------
+    # --- what the trainer knows
 
     @property
     def trainer(self) -> Trainer:
@@ -301,7 +308,7 @@ class Module(HyperParameters, nn.Module):
         tensor = next((t for t in self._tensors() if t.is_floating_point()), None)
         return torch.get_default_dtype() if tensor is None else tensor.dtype
 
-    def _tensors(self) -> Iterable[Any]:
+    def _tensors(self) -> Iterator[Any]:
         yield from self.parameters()
         yield from self.buffers()
 

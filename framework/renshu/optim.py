@@ -72,7 +72,7 @@ def read_optimizers(value: Any, where: str) -> Optimizers:
             raise ConfigError(
                 f"configure_optimizers gave a {type(optimizer).__name__}",
                 where=where,
-                allowed="an optimiser, several, a dict with 'optimizer', or (optimisers, schedulers)",
+                allowed="one or several optimisers, dicts with 'optimizer', (optimisers, schedulers)",
             )
     return found
 

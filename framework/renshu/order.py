@@ -56,8 +56,9 @@ class PlainOrder:
         self.single = loader.batch_size is None
         self.drop_last = bool(loader.drop_last)
         self.shuffle = isinstance(loader.sampler, RandomSampler)
-        if self.shuffle and loader.sampler.generator is not None:
-            self.seed = loader.sampler.generator.initial_seed()
+        own = getattr(loader.sampler, "generator", None)
+        if self.shuffle and own is not None:
+            self.seed = own.initial_seed()
 
     @staticmethod
     def fits(loader: DataLoader[Any]) -> bool:

@@ -141,9 +141,7 @@ class Plan:
         if not self.automatic:
             return
         if self.clip_by_module:
-            self.module.configure_gradient_clipping(
-                optimizer, self.clip_value, self.clip_algorithm
-            )
+            self.module.configure_gradient_clipping(optimizer, self.clip_value, self.clip_algorithm)
         elif self.clip_value:
             norm = optim.clip(optimizer, self.clip_value, self.clip_algorithm)
             if norm is not None and self.precision.scaler is None:
@@ -186,7 +184,9 @@ def listeners(trainer: Trainer, module: Module, callbacks: list[Callback]) -> di
         first = [c for c in callbacks if not (late and hasattr(c, "monitor"))]
         last = [c for c in callbacks if late and hasattr(c, "monitor")]
         hooks: list[Hook] = [
-            partial(getattr(c, name), trainer, module) for c in first if overrides(c, name, Callback)
+            partial(getattr(c, name), trainer, module)
+            for c in first
+            if overrides(c, name, Callback)
         ]
         if overrides(module, name, Module):
             hooks.append(getattr(module, name))

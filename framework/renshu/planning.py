@@ -8,7 +8,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 from torch.optim import LBFGS, Optimizer
 
@@ -20,7 +19,7 @@ from renshu.intervals import Interval
 from renshu.module import Module
 from renshu.optim import OptimizerHandle, parameters, read_optimizers
 from renshu.options import TrainerOptions
-from renshu.plan import STEP_HOOKS, EpochBatches, Plan, overrides
+from renshu.plan import EpochBatches, Plan, overrides
 
 if TYPE_CHECKING:
     from renshu.trainer import Trainer
@@ -65,7 +64,7 @@ def check_options(options: TrainerOptions) -> None:
 
 
 def seconds(text: str) -> float:
-    """"DD:HH:MM:SS" → seconds."""
+    """ "DD:HH:MM:SS" → seconds."""
     try:
         days, hours, minutes, rest = (int(part) for part in text.split(":"))
     except ValueError:
@@ -75,7 +74,7 @@ def seconds(text: str) -> float:
     return ((days * 24 + hours) * 60 + minutes) * 60 + rest
 
 
-# --- data -------------------------------------------------------------------------------------------------
+# --- data
 
 
 def loaders(module: Module, datamodule: DataModule | None, given: Any, stage: str) -> list[Any]:
@@ -161,14 +160,15 @@ def transfers(plan: Plan) -> list[Callable[..., Any]]:
     return found
 
 
-# --- the fit ------------------------------------------------------------------------------------------------
+# --- the fit
 
 
 def plan_limits(plan: Plan, options: TrainerOptions) -> None:
     """When training ends."""
     plan.max_epochs = options.max_epochs
     plan.max_steps = None if options.max_steps == -1 else options.max_steps
-    plan.stop_after = options.stop_after and Interval.parse(options.stop_after, "stop_after")  # type: ignore[assignment]
+    if options.stop_after is not None:
+        plan.stop_after = Interval.parse(options.stop_after, "stop_after")
     plan.max_seconds = None if options.max_time is None else seconds(options.max_time)
     if options.fast_dev_run:
         plan.max_epochs, plan.max_steps = 1, int(options.fast_dev_run)
@@ -285,7 +285,7 @@ def validation_interval(plan: Plan, options: TrainerOptions) -> Any:
     if options.validate_every is not None:
         return Interval.parse(options.validate_every, "validate_every")
     every, share = options.check_val_every_n_epoch, options.val_check_interval
-    if share is None or share == 1.0 and isinstance(share, float):
+    if share is None or (isinstance(share, float) and share == 1.0):
         return Interval(every or 1, "epochs")
     assert plan.feed is not None
     length = plan.feed.length
@@ -307,6 +307,7 @@ def validation_interval(plan: Plan, options: TrainerOptions) -> Any:
 
 
 def log_interval(options: TrainerOptions) -> Interval:
+    """When values of a step go to the loggers, and NaN is looked for."""
     if options.log_every is not None:
         return Interval.parse(options.log_every, "log_every")
     return Interval(options.log_every_n_steps or 50, "steps")
@@ -342,5 +343,3 @@ def callback_events(plan: Plan) -> list[tuple[str, Interval, Callable[[], None]]
         for number, callback in enumerate(plan.callbacks)
         if callback.interval is not None and overrides(callback, "on_interval", Callback)
     ]  # fmt: skip
-
-

@@ -37,7 +37,7 @@ class Precision:
         autocasts: whether the forward pass runs under autocast.
     """
 
-    def __init__(self, name: str, device: torch.device):
+    def __init__(self, name: str | int, device: torch.device):
         self.name = precision_name(name)
         self.device = device
         self.autocasts = self.name.endswith("-mixed")
@@ -70,7 +70,7 @@ class Precision:
             return torch.autocast(self.device.type, dtype=self.dtype)
         return _default_dtype(self.dtype) if self.casts else nullcontext()
 
-    # --- with the scaler -----------------------------------------------------------------------------
+    # --- with the scaler
 
     def watch(self, optimizer: Optimizer) -> None:
         """Let `step` know whether the scaler really called the optimiser."""
@@ -117,4 +117,3 @@ def _check_device(name: str, device: torch.device) -> None:
             where=f"precision={name}",
             mend='precision="16-mixed" or "32-true"',
         )
-

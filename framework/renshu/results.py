@@ -1,4 +1,4 @@
-"""What log() writes to: newest values and weighted sums on the device. Nothing syncs to the host."""
+"""What log() writes to: newest values and weighted sums on the device, without a host sync."""
 
 from __future__ import annotations
 
@@ -25,11 +25,6 @@ _DEFAULTS = {
 
 class Entry:
     """One logged name: how it is reduced, and its running value."""
-
-    __slots__ = (
-        "name", "on_step", "on_epoch", "prog_bar", "logger", "reduce", "value", "total", "weight",
-        "metric",
-    )  # fmt: skip
 
     def __init__(self, name: str, on_step: bool, on_epoch: bool, prog_bar: bool, logger: bool):
         self.name, self.on_step, self.on_epoch = name, on_step, on_epoch
@@ -160,7 +155,7 @@ class Results:
             return 1
         return leading_dimension(self.batch) if self.count is None else self.count
 
-    # --- reading: each returns device tensors; the caller decides when to sync -----------------------
+    # --- reading: each returns device tensors; the caller decides when to sync
 
     def step_values(self, prog_bar: bool = False) -> dict[str, Any]:
         """Newest values of the names logged on_step, for the loggers or for the progress bar."""
@@ -196,7 +191,7 @@ class Results:
             entry.value, entry.total, entry.weight = None, None, 0
         self.entries = {}
 
-    # --- state ---------------------------------------------------------------------------------------
+    # --- state
 
     def state_dict(self) -> list[dict[str, Any]]:
         """The running values; a metric's own state is saved with the module's metrics."""
@@ -258,10 +253,13 @@ def metric_states(module: nn.Module) -> dict[str, Any]:
 
 
 def load_metric_states(module: nn.Module, states: dict[str, Any], device: torch.device) -> None:
+    """Put back what `metric_states` gave."""
     for name, metric in _metrics(module):
         if name in states:
             for key, value in states[name]["values"].items():
-                moved = [v.to(device) for v in value] if isinstance(value, list) else value.to(device)
+                moved = (
+                    [v.to(device) for v in value] if isinstance(value, list) else value.to(device)
+                )
                 setattr(metric, key, moved)
             metric._update_count = states[name]["count"]
 

@@ -30,7 +30,7 @@ class RunFolder:
         """Refuse a second live process on this run; the system frees the lock of a dead one."""
         if self._lock is not None:
             return
-        lock = open(self.path / ".lock", "a+")
+        lock = (self.path / ".lock").open("a+")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -54,6 +54,7 @@ class RunFolder:
 
 
 def runs_root(default_root_dir: str | None) -> Path:
+    """Where the runs of a `default_root_dir` lie."""
     return Path(default_root_dir or ".").absolute() / "runs"
 
 
@@ -109,9 +110,7 @@ def _make(path: Path) -> None:
             mend="default_root_dir=… names a place that may be written to",
         ) from None
     if not os.access(path, os.W_OK):
-        raise ConfigError(
-            "no permission to write the run", where=path, mend="default_root_dir=…"
-        )
+        raise ConfigError("no permission to write the run", where=path, mend="default_root_dir=…")
 
 
 def run_of(checkpoint: Path) -> Path | None:
@@ -120,9 +119,7 @@ def run_of(checkpoint: Path) -> Path | None:
     return parent.parent if parent.name == "checkpoints" else None
 
 
-def find_checkpoint(
-    word: str | Path, root: Path, name: str | None, best: str = ""
-) -> Path | None:
+def find_checkpoint(word: str | Path, root: Path, name: str | None, best: str = "") -> Path | None:
     """The checkpoint that `ckpt_path` means: a path, a run folder, "last" or "best".
 
     None for "last" of a named run without a checkpoint: the run starts fresh, and says so.
@@ -136,7 +133,7 @@ def find_checkpoint(
     if word == "best":
         if not best:
             raise ConfigError(
-                'there is no best checkpoint: no ModelCheckpoint with a monitor has saved one',
+                "there is no best checkpoint: no ModelCheckpoint with a monitor has saved one",
                 where='ckpt_path="best"',
                 allowed='a path, a run folder, "last"',
             )

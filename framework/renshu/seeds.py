@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from renshu.errors import ConfigError
+from renshu.messages import say
 
 _MASK = (1 << 64) - 1
 _seed: int | None = None
@@ -34,7 +35,7 @@ def seed_everything(seed: int | None = None, workers: bool = False, verbose: boo
     if not 0 <= seed < 2**32:
         raise ConfigError(f"seed {seed} is out of range", allowed="0 to 4294967295")
     if verbose:
-        print(f"seed: {seed}", file=sys.stderr)
+        say(f"seed: {seed}")
     _seed = seed
     random.seed(seed)
     torch.manual_seed(seed)

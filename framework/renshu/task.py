@@ -1,4 +1,4 @@
-"""What a task offers to the command line. Imports no torch: the parts are named, and loaded when used."""
+"""What a task offers to the command line. Its parts are named, and imported when used."""
 
 from __future__ import annotations
 

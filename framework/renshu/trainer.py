@@ -1,9 +1,8 @@
-"""The Trainer: reads the options, decides every setting once, hands a finished plan to the loops."""
+"""The Trainer: reads the options, decides every setting once, gives the loops a finished plan."""
 
 from __future__ import annotations
 
 import math
-import shutil
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from renshu import loops, planning, resume
 from renshu.callbacks.callback import Callback
 from renshu.data import DataModule
 from renshu.devices import resolve
-from renshu.errors import CheckpointError, ConfigError, NonFiniteError, near
+from renshu.errors import ConfigError, NonFiniteError, near
 from renshu.feed import Feed
 from renshu.intervals import Progress
 from renshu.loggers.logger import Logger
@@ -43,7 +42,7 @@ def _options_of(
 
     def decorate(init: Callable[..., None]) -> Callable[Concatenate[Trainer, P], None]:
         init.__doc__ = options.__doc__
-        return init  # type: ignore[return-value]
+        return init
 
     return decorate
 
@@ -78,7 +77,7 @@ class Trainer:
         self._saver: Any = None
         self._should_stop = False
 
-    # --- the four entries --------------------------------------------------------------------------
+    # --- the four entries
 
     def fit(
         self,
@@ -171,7 +170,7 @@ class Trainer:
                 say(f"{stage} {number}: {text}" if len(values) > 1 else f"{stage}: {text}")
         return values
 
-    # --- deciding ----------------------------------------------------------------------------------
+    # --- deciding
 
     def _make_callbacks(self) -> list[Callback]:
         """The given callbacks and those that are on by default; those that save come last."""
@@ -187,7 +186,8 @@ class Trainer:
         saves = _on(options.enable_checkpointing, quiet or bool(options.fast_dev_run))
         if not saves and _has(found, built_in.ModelCheckpoint) and not options.fast_dev_run:
             raise ConfigError(
-                "a ModelCheckpoint is given and enable_checkpointing is False", allowed="one of them"
+                "a ModelCheckpoint is given and enable_checkpointing is False",
+                allowed="one of them",
             )
         if saves and not _has(found, built_in.ModelCheckpoint):
             found.append(built_in.ModelCheckpoint())
@@ -288,7 +288,7 @@ class Trainer:
         if not found:
             raise ConfigError(
                 "there is no training loader",
-                mend="trainer.fit(module, loader), or train_dataloader in the module or data module",
+                mend="trainer.fit(module, loader), or define train_dataloader",
             )
         plan.feed = planning.feed(self, found[0], "train", planning.stage_limit(options, "fit"))
         if options.overfit_batches and hasattr(plan.feed, "order"):
@@ -326,7 +326,9 @@ class Trainer:
         self._set_up(plan, "validate" if stage == "validation" else stage)
         found = planning.loaders(model, datamodule, dataloaders, stage)
         if not found:
-            raise ConfigError(f"there is no loader for {stage}", mend=f"trainer.{stage}(module, loader)")
+            raise ConfigError(
+                f"there is no loader for {stage}", mend=f"trainer.{stage}(module, loader)"
+            )
         limit = planning.stage_limit(self.options, stage)
         feeds = [planning.feed(self, x, f"{stage}/{i}", limit) for i, x in enumerate(found)]
         if path is not None:
@@ -376,7 +378,7 @@ class Trainer:
                 limit = planning.stage_limit(self.options, "fit")
                 plan.feed = planning.feed(self, found[0], "train", limit)
 
-    # --- around a stage ------------------------------------------------------------------------------
+    # --- around a stage
 
     @contextmanager
     def _running(self, plan: Plan, stage: str) -> Iterator[None]:
@@ -468,7 +470,7 @@ class Trainer:
             self.sanity_checking = False
             self.epoch_metrics, self._bar_metrics = {}, {}
 
-    # --- checkpoints -------------------------------------------------------------------------------
+    # --- checkpoints
 
     def save_checkpoint(
         self, filepath: str | Path, weights_only: bool = False, background: bool = False
@@ -520,17 +522,11 @@ class Trainer:
     def _refuse_unsaveable(self, plan: Plan) -> None:
         """Encode the whole state once: what a checkpoint cannot hold is named before training."""
         from renshu.checkpoints.codec import encode
+        from renshu.checkpoints.publish import check_space
 
         if self._run is not None:
             _, tensors = encode(resume.capture(plan), "")
-            needed = sum(t.nbytes for t in tensors.values())
-            free = shutil.disk_usage(self._run.path).free
-            if needed > free:
-                raise CheckpointError(
-                    f"a checkpoint takes {needed:,} bytes and {free:,} are free",
-                    where=self._run.path,
-                    mend="free some space, or default_root_dir=… on another disk",
-                )
+            check_space(self._run.path, sum(t.nbytes for t in tensors.values()))
 
     def last_good(self) -> str:
         """One sentence on the newest checkpoint, for error messages."""
@@ -551,7 +547,7 @@ class Trainer:
             raise ConfigError("the Trainer has no module yet", mend="trainer.fit(module, …)")
         return self._plan
 
-    # --- logged values -----------------------------------------------------------------------------
+    # --- logged values
 
     def take_epoch_values(self, results: Results) -> dict[str, float]:
         """Reduce an epoch's values, keep them for callbacks and send them to the loggers."""
@@ -625,7 +621,7 @@ class Trainer:
             mend=near(str(name), metrics),
         )
 
-    # --- manual optimisation -------------------------------------------------------------------------
+    # --- manual optimisation
 
     def manual_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Module.manual_backward comes here."""
@@ -638,7 +634,7 @@ class Trainer:
         plan.module.backward(loss, *args, **kwargs)
         plan.call("on_after_backward")
 
-    # --- what is known -----------------------------------------------------------------------------
+    # --- what is known
 
     @property
     def should_stop(self) -> bool:

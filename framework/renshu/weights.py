@@ -25,15 +25,14 @@ def load_weights(
 ) -> None:
     """Load a state_dict; CheckpointError lists the keys and shapes that differ."""
     own = module.state_dict()
-    lines = []
-    for name in weights.keys() - own.keys():
-        lines.append(f"{name}: only in the checkpoint{_hint(name, own.keys() - weights.keys())}")
-    for name in own.keys() - weights.keys():
-        lines.append(f"{name}: only in the module")
+    unknown, missing = weights.keys() - own.keys(), own.keys() - weights.keys()
+    lines = [f"{name}: only in the checkpoint{_hint(name, missing)}" for name in unknown]
+    lines += [f"{name}: only in the module" for name in missing]
     if strict and lines:
         raise _other_model(lines, where)
     shapes = [
-        f"{name}: {list(weights[name].shape)} in the checkpoint, {list(own[name].shape)} in the module"
+        f"{name}: {list(weights[name].shape)} in the checkpoint, "
+        f"{list(own[name].shape)} in the module"
         for name in own.keys() & weights.keys()
         if isinstance(own[name], Tensor) and own[name].shape != weights[name].shape
     ]
