@@ -28,7 +28,8 @@ class FakeTrainer:
         self.progress = Progress()
         self.callback_metrics: dict[str, torch.Tensor] = {}
         self.num_val_batches = [1]
-        self.sanity_checking = self.should_stop = False
+        self.sanity_checking = self.should_stop = self.interrupted = False
+        self.marks: dict[str, int] = {}
         self.is_global_zero = True
         self.printed: list[str] = []
         self.lightning_module: Any = SimpleNamespace(print=self.printed.append)
@@ -43,11 +44,13 @@ class FakeTrainer:
     def current_epoch(self) -> int:
         return self.progress.epoch
 
-    def save_checkpoint(self, path: str | Path, weights_only: bool = False) -> None:
+    def save_checkpoint(
+        self, path: str | Path, weights_only: bool = False, background: bool = False
+    ) -> None:
         """Copies the state now; the folder appears when waited for, like a background write."""
         self.wait_for_checkpoints()
         states = {callback.state_key: callback.state_dict() for callback in self.callbacks}
-        state = {"step": self.global_step, "callbacks": states}
+        state = {"progress": vars(self.progress), "marks": self.marks, "callbacks": states}
         self.writes.append(Path(path).name)
         self.in_flight.append((Path(path), json.dumps(state)))
 
@@ -71,57 +74,60 @@ class FakeTrainer:
         self.log(metrics)
         self.call("on_validation_end")
 
-    def fire(self, before: Progress) -> None:
+    def fire(self) -> None:
+        """The save event of all callbacks, as the loop does it: marked first, then run."""
         for callback in self.callbacks:
-            due = callback.interval
-            if due is not None and due.count(self.progress) > due.count(before):
-                callback.on_interval(self, self.lightning_module)  # type: ignore[arg-type]
+            if callback.interval is not None:
+                count = callback.interval.count(self.progress)
+                if count > self.marks.get(callback.state_key, 0):
+                    self.marks[callback.state_key] = count
+                    callback.on_interval(self, self.lightning_module)  # type: ignore[arg-type]
 
     def start(self, resume: Path | None = None) -> None:
         self.call("setup", "fit")
         if resume is not None:
             state = json.loads((resume / "state.json").read_text())
+            self.marks = state["marks"]
+            self.progress = Progress(**state["progress"])
             for callback in self.callbacks:
                 callback.load_state_dict(state["callbacks"][callback.state_key])
         self.call("on_fit_start")
         self.call("on_train_start")
 
-    def step(self, validation: Metrics | None = None) -> None:
-        before = Progress(**vars(self.progress))
+    def step(self, validation: Metrics | None = None, *, last: bool = False) -> None:
+        """One batch and the events after it; with `last` it ends the epoch."""
+        if self.progress.epochs > self.progress.epoch:
+            self.progress.epoch, self.progress.batch = self.progress.epochs, 0
+        if self.progress.batch == 0:
+            self.call("on_train_epoch_start")
         self.progress.step += 1
         self.progress.batch += 1
         self.progress.batches += 1
+        self.progress.epochs += last
         if validation is not None:
             self.validate(validation)
-        self.fire(before)
-
-    def end_epoch(self, validation: Metrics | None = None, train: Metrics | None = None) -> None:
-        before = Progress(**vars(self.progress))
-        if validation is not None:
-            self.validate(validation)
-        self.log(train or {})
-        self.call("on_train_epoch_end")
-        self.progress.epochs += 1
-        self.fire(before)
-        self.progress.epoch += 1
-        self.progress.batch = 0
+        if last:
+            self.call("on_train_epoch_end")
+        self.fire()
 
     def epoch(self, validation: Metrics | None = None, steps: int = 1) -> None:
-        self.call("on_train_epoch_start")
-        for _ in range(steps):
-            self.step()
-        self.end_epoch(validation)
+        for number in range(1, steps + 1):
+            self.step(validation if number == steps else None, last=number == steps)
+
+    def end(self) -> None:
+        self.call("on_train_end")
+        self.call("on_fit_end")
+        self.wait_for_checkpoints()
 
     def run(
         self, metric: Callable[[int], Metrics | None], epochs: int, resume: Path | None = None
     ) -> int:
         """A fit with validation each epoch; returns the epochs that ran in all."""
         self.start(resume)
-        while self.progress.epoch < epochs and not self.should_stop:
-            self.epoch(metric(self.progress.epoch))
-        self.call("on_train_end")
-        self.wait_for_checkpoints()
-        return self.progress.epoch
+        while self.progress.epochs < epochs and not self.should_stop:
+            self.epoch(metric(self.progress.epochs))
+        self.end()
+        return self.progress.epochs
 
     def folders(self) -> list[str]:
         return sorted(path.name for path in (self.run_dir / "checkpoints").glob("*"))

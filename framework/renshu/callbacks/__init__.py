@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from renshu.callbacks.lr_monitor import LearningRateMonitor as LearningRateMonitor
     from renshu.callbacks.model_checkpoint import ModelCheckpoint as ModelCheckpoint
     from renshu.callbacks.progress import ProgressBar as ProgressBar
-    from renshu.callbacks.progress import ProgressBar as RichProgressBar
-    from renshu.callbacks.progress import ProgressBar as TQDMProgressBar
+    from renshu.callbacks.progress import RichProgressBar as RichProgressBar
+    from renshu.callbacks.progress import TQDMProgressBar as TQDMProgressBar
     from renshu.callbacks.summary import ModelSummary as ModelSummary
 
 _NAMES = {
@@ -24,8 +24,8 @@ _NAMES = {
     "ModelCheckpoint": "model_checkpoint:ModelCheckpoint",
     "ModelSummary": "summary:ModelSummary",
     "ProgressBar": "progress:ProgressBar",
-    "RichProgressBar": "progress:ProgressBar",
-    "TQDMProgressBar": "progress:ProgressBar",
+    "RichProgressBar": "progress:RichProgressBar",
+    "TQDMProgressBar": "progress:TQDMProgressBar",
 }
 
 

@@ -150,7 +150,7 @@ class EarlyStopping(Callback):
         if trainer.progress.epochs > 0:
             self._refuse_missing(trainer)
 
-    def on_train_end(self, trainer: Trainer, module: Module) -> None:
+    def on_fit_end(self, trainer: Trainer, module: Module) -> None:
         self._refuse_missing(trainer)
 
     def _refuse_missing(self, trainer: Trainer) -> None:

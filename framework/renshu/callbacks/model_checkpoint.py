@@ -23,13 +23,22 @@ from renshu.callbacks.monitor import (
     validates_at_epoch_end,
 )
 from renshu.errors import ConfigError
-from renshu.intervals import Interval
+from renshu.intervals import Interval, Progress
 
 if TYPE_CHECKING:
     from renshu.module import Module
     from renshu.trainer import Trainer
 
-_STATE = ("score", "scores", "newest", "obsolete", "saved_step", "from_validation", "owed")
+_STATE = (
+    "score",
+    "scores",
+    "newest",
+    "obsolete",
+    "saved_step",
+    "from_validation",
+    "owed",
+    "wanted",
+)
 _FIELD = re.compile(r"\{([^{}:]+)(?::([^{}]*))?\}")
 
 
@@ -105,7 +114,7 @@ class ModelCheckpoint(Callback):
         self.save_on_train_epoch_end = save_on_train_epoch_end
         self.enable_version_counter = enable_version_counter
         self.every = _interval(every, every_n_train_steps, train_time_interval, every_n_epochs)
-        self.interval = self.every
+        self.interval: Any = self.every
         self._fixed_dirpath = self.dirpath
         self._watch = KeyWatch(monitor, "ModelCheckpoint") if monitor else None
         self._start()
@@ -121,7 +130,7 @@ class ModelCheckpoint(Callback):
         self._validated_step = -1
         self._owed = False
         self._at_validation = False
-        self._pending = False
+        self._wanted = 0
 
     # When to save
 
@@ -130,29 +139,29 @@ class ModelCheckpoint(Callback):
         if not self._fitting:
             return
         self._start()
-        if self._watch:
-            self._watch.start()
         self.dirpath = self._fixed_dirpath
         if self.dirpath is None and trainer.run_dir is not None:
             self.dirpath = Path(trainer.run_dir) / "checkpoints"
 
     def on_train_start(self, trainer: Trainer, module: Module) -> None:
-        every, wanted = self.every, self.save_on_train_epoch_end
-        if every is None or trainer.options.fast_dev_run:
+        at_epoch_end = self.save_on_train_epoch_end
+        if at_epoch_end is None:
+            at_epoch_end = validates_at_epoch_end(trainer)
+        epochs = self.every is not None and self.every.unit == "epochs"
+        self._at_validation = epochs and not at_epoch_end
+        if trainer.options.fast_dev_run or self.every is None:
             self.interval = None
-            return
-        epochs = every.unit == "epochs"
-        if wanted is None:
-            wanted = validates_at_epoch_end(trainer)
-        self._at_validation = epochs and not wanted
-        waits = self._at_validation or (self.monitor is not None and not epochs)
-        self.interval = Interval(1, "batches") if waits else every
-        self._count = every.count(trainer.progress)
+        elif self._at_validation:
+            self.interval = _OrValidation(self, None)
+        elif self.monitor is not None and not epochs:
+            self.interval = _OrValidation(self, self.every)
+        else:
+            self.interval = self.every
         self._forget_missing()
 
     def on_validation_start(self, trainer: Trainer, module: Module) -> None:
-        if self.monitor:
-            self._old_value = trainer.callback_metrics.get(self.monitor)
+        if self._watch:
+            self._old_value = trainer.callback_metrics.get(self._watch.key)
 
     def on_validation_end(self, trainer: Trainer, module: Module) -> None:
         if not self._fitting:
@@ -165,33 +174,24 @@ class ModelCheckpoint(Callback):
             return
         self._validated_step = trainer.global_step
         epoch_counts = (trainer.current_epoch + 1) % self.every.size == 0
-        self._pending = self._owed or (self._at_validation and epoch_counts)
+        self._wanted += self._owed or (self._at_validation and epoch_counts)
 
     def on_interval(self, trainer: Trainer, module: Module) -> None:
-        if self.interval is self.every or self._due(trainer):
-            self.save(trainer)
-
-    def _due(self, trainer: Trainer) -> bool:
-        every = self.every
-        if self._at_validation or every is None:
-            return self._pending
-        count = every.count(trainer.progress)
-        due, self._count = count != self._count, count
-        return due or self._pending
+        self.save(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, module: Module) -> None:
         if trainer.progress.epochs > 0:
             self._refuse_missing(trainer)
 
-    def on_train_end(self, trainer: Trainer, module: Module) -> None:
-        if self.interval is not None and self._keeps_newest:
+    def on_fit_end(self, trainer: Trainer, module: Module) -> None:
+        if self.interval is not None and self._keeps_newest and not trainer.interrupted:
             self.save(trainer)
         self._refuse_missing(trainer)
         trainer.wait_for_checkpoints()
         self._sweep(trainer)
 
     def on_exception(self, trainer: Trainer, module: Module, exception: BaseException) -> None:
-        if self.save_on_exception and not trainer.sanity_checking:
+        if self.save_on_exception and self._fitting and not trainer.sanity_checking:
             self.save(trainer)
 
     def _refuse_missing(self, trainer: Trainer) -> None:
@@ -211,14 +211,17 @@ class ModelCheckpoint(Callback):
         self._sweep(trainer)
         score = self._fresh_score(trainer)
         self._owed = self.monitor is not None and score is None
-        self._pending = False
         ranks = score is not None and self._ranks(score)
         if not (ranks or self._keeps_newest or self.save_top_k == -1):
             return
-        name = self._free_name(trainer)
+        name, before = self._free_name(trainer), self.state_dict()
         self._note(name, score if ranks else None)
         self._saved_step = trainer.global_step
-        trainer.save_checkpoint(self._path(name), weights_only=self.save_weights_only)
+        try:
+            trainer.save_checkpoint(self._path(name), self.save_weights_only, background=True)
+        except BaseException:
+            self.load_state_dict(before)
+            raise
         if self.verbose:
             text = f"step {trainer.global_step}: saved {name} ({self.monitor}={score})"
             trainer.lightning_module.print(text)
@@ -359,6 +362,21 @@ class ModelCheckpoint(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         for name in _STATE:
             setattr(self, f"_{name}", copy.copy(state_dict[name]))
+
+
+class _OrValidation:
+    """Due when `every` is, and after each validation at which the callback wants to save."""
+
+    def __init__(self, callback: ModelCheckpoint, every: Interval | None) -> None:
+        self.callback = callback
+        self.every = every
+
+    def count(self, progress: Progress) -> int:
+        due = self.every.count(progress) if self.every else 0
+        return due + self.callback._wanted
+
+    def batches_until(self, progress: Progress) -> float:
+        return self.every.batches_until(progress) if self.every else math.inf
 
 
 def _tensor(score: float) -> Tensor:

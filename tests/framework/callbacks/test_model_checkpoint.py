@@ -111,18 +111,16 @@ def _random_fit(
         if callback.last_model_path:
             assert Path(callback.last_model_path).is_dir()
         if epoch in killed and newest:
-            trainer, callback = _started(folder, policy, Path(callback.last_model_path), trainer)
-    trainer.call("on_train_end")
+            trainer, callback = _started(folder, policy, Path(callback.last_model_path))
+    trainer.end()
     assert set(trainer.folders()) == _kept(reference, mode, top, newest)
 
 
 def _started(
-    folder: Path, policy: Any, resume: Path | None = None, old: FakeTrainer | None = None
+    folder: Path, policy: Any, resume: Path | None = None
 ) -> tuple[FakeTrainer, ModelCheckpoint]:
     callback = ModelCheckpoint(**policy)
     trainer = FakeTrainer(folder, [callback])
-    if old is not None:
-        trainer.progress = old.progress
     trainer.start(resume)
     return trainer, callback
 
@@ -176,7 +174,6 @@ def test_a_killed_run_deletes_as_one_never_interrupted(tmp_path: Path) -> None:
             first.epoch(values(*scores)(epoch))
         first.wait_for_checkpoints()
         second = FakeTrainer(folder, [ModelCheckpoint(**policy)])
-        second.progress = first.progress
         second.run(values(*scores), 6, resume=folder / "checkpoints" / f"step={stop:06d}")
         assert second.folders() == whole.folders()
         assert second.callbacks[0].state_dict() == whole.callbacks[0].state_dict()
@@ -187,7 +184,6 @@ def test_a_moved_run_folder_keeps_its_best(tmp_path: Path) -> None:
     (tmp_path / "a").rename(tmp_path / "b")
     callback = ModelCheckpoint(monitor="val_loss")
     trainer = FakeTrainer(tmp_path / "b", [callback])
-    trainer.progress.epoch = trainer.progress.epochs = trainer.progress.step = 2
     trainer.start(tmp_path / "b" / "checkpoints" / "step=000002")
     assert callback.best_model_path == str(tmp_path / "b" / "checkpoints" / "step=000001")
 
@@ -203,7 +199,6 @@ def test_a_hostile_state_deletes_nothing_outside(tmp_path: Path, name: str) -> N
         callback_state["obsolete"] = [name]
     state_file.write_text(json.dumps(state))
     trainer = FakeTrainer(tmp_path / "run", [ModelCheckpoint()])
-    trainer.progress.step = trainer.progress.epoch = 1
     trainer.run(values(1.0, 1.0), 2, resume=state_file.parent)
     assert outside.is_dir()
     assert trainer.folders() == steps(2)
@@ -248,7 +243,7 @@ def test_saves_by_steps_and_at_the_end(tmp_path: Path) -> None:
     trainer = FakeTrainer(tmp_path, [ModelCheckpoint(every_n_train_steps=3)])
     trainer.start()
     trainer.epoch(steps=8)
-    trainer.call("on_train_end")
+    trainer.end()
     assert trainer.writes == steps(3, 6, 8)
 
 
@@ -270,10 +265,11 @@ def test_one_interval_is_given(tmp_path: Path) -> None:
 def test_validations_inside_the_epoch_save_each_time(tmp_path: Path) -> None:
     trainer = FakeTrainer(tmp_path, [ModelCheckpoint(monitor="val_loss")], val_check_interval=0.5)
     trainer.start()
-    trainer.call("on_train_epoch_start")
-    for metrics in (None, {"val_loss": 1.0}, None, {"val_loss": 2.0}):
-        trainer.step(metrics)
-    trainer.end_epoch()
+    trainer.step()
+    trainer.step({"val_loss": 1.0})
+    trainer.step()
+    trainer.step({"val_loss": 2.0}, last=True)
+    trainer.end()
     assert trainer.writes == steps(2, 4)
 
 
@@ -281,7 +277,6 @@ def test_a_validation_metric_ranks_only_the_weights_it_was_measured_on(tmp_path:
     callback = ModelCheckpoint(monitor="val_loss", every_n_train_steps=3, save_top_k=5)
     trainer = FakeTrainer(tmp_path, [callback], val_check_interval=4)
     trainer.start()
-    trainer.call("on_train_epoch_start")
     for step in range(1, 13):
         trainer.step({"val_loss": 1.0 / step} if step % 4 == 0 else None)
     # due at 3, 6, 9 and 12; what was due before a validation ranks at that validation
@@ -341,8 +336,7 @@ def test_a_resume_does_not_need_the_key_at_once(tmp_path: Path) -> None:
     first.epoch({"val_loss": 1.0}, steps=2)
     first.wait_for_checkpoints()
     second = FakeTrainer(tmp_path, [ModelCheckpoint(**policy)])
-    second.progress = first.progress
     second.start(tmp_path / "checkpoints" / "step=000002")
     second.epoch({"val_loss": 0.5}, steps=5)
-    second.call("on_train_end")
+    second.end()
     assert "step=000007" in second.folders()

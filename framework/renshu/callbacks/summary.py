@@ -1,0 +1,64 @@
+"""A table of a module's parts and their parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from renshu.callbacks.callback import Callback
+
+if TYPE_CHECKING:
+    from renshu.module import Module
+    from renshu.trainer import Trainer
+
+
+class ModelSummary(Callback):
+    """Prints the table before training.
+
+    Args:
+        max_depth: how deep to list parts; 1 is the module's own children, -1 all, 0 totals alone.
+    """
+
+    def __init__(self, max_depth: int = 1) -> None:
+        self.max_depth = max_depth
+
+    def on_fit_start(self, trainer: Trainer, module: Module) -> None:
+        module.print(summarize(module, self.max_depth))
+
+
+def summarize(module: nn.Module, max_depth: int = 1) -> str:
+    """The table as text: name, type, parameters, mode; then totals.
+
+    A parameter that several parts share counts in each of them and once in the totals. Parts whose
+    parameters get their shapes only at the first batch count as 0 and are marked "lazy".
+    """
+    rows = [("name", "type", "parameters", "mode")]
+    for name, part in module.named_modules():
+        if name and (max_depth == -1 or name.count(".") < max_depth):
+            count = f"{_count(part.parameters()):,}"
+            lazy = " lazy" if any(is_lazy(p) for p in part.parameters()) else ""
+            mode = "train" if part.training else "eval"
+            rows.append((name, type(part).__name__, count + lazy, mode))
+    return "\n".join([*(_table(rows) if len(rows) > 1 else ()), _totals(module)])
+
+
+def _table(rows: list[tuple[str, ...]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for name, kind, count, mode in rows:
+        cells = (name.ljust(widths[0]), kind.ljust(widths[1]), count.rjust(widths[2]), mode)
+        yield "  ".join(cells)
+
+
+def _totals(module: nn.Module) -> str:
+    parameters = list(module.parameters())
+    total = _count(parameters)
+    trained = _count(p for p in parameters if p.requires_grad)
+    size = sum(p.numel() * p.element_size() for p in parameters if not is_lazy(p))
+    return f"{total:,} parameters, {trained:,} of them trained, {size / 1e6:,.3f} MB"
+
+
+def _count(parameters: Iterable[Tensor]) -> int:
+    return sum(0 if is_lazy(p) else p.numel() for p in parameters)
