@@ -1,10 +1,8 @@
 """Checkpoints: a codec for state, a format on disk, saving in the background, restoring."""
 
 from renshu.checkpoints.format import (
-    Manifest,
     Snapshot,
     listing,
-    manifest,
     newest,
     read,
     read_weights,
@@ -12,6 +10,7 @@ from renshu.checkpoints.format import (
     verify,
     write,
 )
+from renshu.checkpoints.manifest import Manifest, read_manifest
 from renshu.checkpoints.restore import (
     capture_optimizer,
     capture_scheduler,
@@ -27,9 +26,9 @@ __all__ = [
     "capture_optimizer",
     "capture_scheduler",
     "listing",
-    "manifest",
     "newest",
     "read",
+    "read_manifest",
     "read_weights",
     "restore_optimizer",
     "restore_scheduler",

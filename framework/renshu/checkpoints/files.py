@@ -53,9 +53,15 @@ def parse_json(data: bytes, where: object, limit: int = MAX_JSON) -> Any:
         raise CheckpointError(f"not JSON that renshu wrote: {e}", where=where) from e
 
 
-def dump_json(tree: Any, indent: int | None = None) -> bytes:
-    """JSON as UTF-8 bytes."""
-    return json.dumps(tree, allow_nan=False, indent=indent).encode()
+def dump_json(tree: Any, limit: int = MAX_JSON, indent: int | None = None) -> bytes:
+    """JSON as ASCII bytes; CheckpointError if our own reader would refuse its size."""
+    text = json.dumps(tree, allow_nan=False, indent=indent).encode()
+    if len(text) > limit:
+        raise CheckpointError(
+            f"{len(text):,} bytes of JSON, more than {limit:,}",
+            mend="keep long lists of numbers as tensors or arrays",
+        )
+    return text
 
 
 def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Iterator[memoryview]:
@@ -74,7 +80,7 @@ def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Iterator
             "data_offsets": span,
         }
         offset = end
-    text = json.dumps(header, separators=(",", ":")).encode()
+    text = dump_json(header, MAX_HEADER - 8)
     text += b" " * (-len(text) % 8)
     yield memoryview(len(text).to_bytes(8, "little") + text)
     for name in names:
@@ -121,16 +127,14 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], str, int]:
         CheckpointError: the header does not describe exactly the bytes that follow it.
     """
     with _regular(path) as file:
-        digest, tensors = hashlib.sha256(), {}
+        digest = hashlib.sha256()
         size = os.fstat(file.fileno()).st_size
         try:
             text = _read_header(file, size, digest)
-            plan = _plan(parse_json(text, path, MAX_HEADER), size - 8 - len(text))
-        except (ValueError, KeyError, TypeError, AttributeError) as e:
+            tensors = _allocate(parse_json(text, path, MAX_HEADER), size - 8 - len(text))
+        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as e:
             raise CheckpointError(f"not a safetensors file of renshu: {e}", where=path) from e
-        for name, dtype, shape in plan:
-            tensors[name] = torch.empty(shape, dtype=dtype)
-            data = buffer(tensors[name])
+        for data in map(buffer, tensors.values()):
             for start in range(0, len(data), _CHUNK):
                 piece = data[start : start + _CHUNK]
                 if file.readinto(piece) != len(piece):
@@ -149,21 +153,23 @@ def _read_header(file: BufferedReader, size: int, digest: Any) -> bytes:
     return text
 
 
-def _plan(header: dict[str, Any], size: int) -> list[tuple[str, torch.dtype, list[int]]]:
-    """Name, dtype and shape of the tensors in file order; they must fill `size` bytes exactly."""
+def _allocate(header: dict[str, Any], size: int) -> dict[str, Tensor]:
+    """Empty tensors in file order; by their header they fill `size` bytes exactly."""
     header.pop("__metadata__", None)
-    plan, position = [], 0
+    tensors, position = {}, 0
     for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         dtype, shape, (start, end) = _DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
         if any(type(n) is not int or n < 0 for n in (start, end, *shape)):
             raise ValueError(f"{name!r} has a shape or offset that is no count")
         if start != position or end - start != math.prod(shape) * dtype.itemsize:
             raise ValueError(f"{name!r} leaves a gap, overlaps or has the wrong size")
-        plan.append((name, dtype, shape))
+        if end > size:
+            raise ValueError(f"{name!r} ends after the file")
+        tensors[name] = torch.empty(shape, dtype=dtype)
         position = end
     if position != size:
         raise ValueError(f"{position} bytes of tensors are described, {size} are there")
-    return plan
+    return tensors
 
 
 def digest_file(path: Path) -> tuple[str, int]:

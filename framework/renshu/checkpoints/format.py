@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
@@ -25,7 +24,8 @@ import torch
 from torch import Tensor
 
 from renshu.checkpoints import publish
-from renshu.checkpoints.codec import decode, encode, join
+from renshu.checkpoints.codec import decode, encode
+from renshu.checkpoints.encoder import join
 from renshu.checkpoints.files import (
     MAX_JSON,
     digest_file,
@@ -36,35 +36,23 @@ from renshu.checkpoints.files import (
     read_tensors,
     write_file,
 )
+from renshu.checkpoints.manifest import (
+    FILES,
+    FORMAT,
+    MANIFEST,
+    MIGRATIONS,
+    MODEL_TENSORS,
+    STATE,
+    STATE_TENSORS,
+    Manifest,
+    dump_manifest,
+    read_manifest,
+    wrong_field,
+)
 from renshu.errors import CheckpointError
 
-FORMAT = 1
-MANIFEST, STATE = "manifest.json", "state.json"
-MODEL_TENSORS, STATE_TENSORS = "model.safetensors", "state.safetensors"
-FILES = (MODEL_TENSORS, STATE_TENSORS, STATE)
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-"""From an older format's number to a function that turns its state into the next format's."""
-_MAX_MANIFEST = 1 << 20
 _IGNORED = {".DS_Store"}
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a checkpoint says of itself. Order is by (step, batches), never by `created`."""
-
-    format: int = FORMAT
-    kind: str = "training"
-    step: int = 0
-    batches: int = 0
-    samples: int = 0
-    epoch: int = 0
-    tensors: int = 0
-    renshu: str = ""
-    torch: str = ""
-    created: str = ""
-    files: dict[str, dict[str, Any]] = field(default_factory=dict)
-    meta: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -98,9 +86,13 @@ def snapshot(state: Mapping[str, Any], **manifest: Any) -> Snapshot:
     tree["model"], model = _encode_model(state["model"]) if "model" in state else (None, {})
     tree["state"], tensors = encode(rest, "", copy=True)
     made = datetime.now(UTC).isoformat(timespec="seconds")
-    defaults = {"torch": torch.__version__, "renshu": _version(), "created": made}
-    count = len(model) + len(tensors)
-    return Snapshot(Manifest(**{**defaults, **manifest, "tensors": count}), tree, model, tensors)
+    defaults: dict[str, Any] = {
+        "torch": str(torch.__version__),
+        "renshu": _version(),
+        "created": made,
+    }
+    defaults |= {"tensors": len(model) + len(tensors)}
+    return Snapshot(_manifest({**defaults, **manifest}), tree, model, tensors)
 
 
 def write(
@@ -116,6 +108,8 @@ def write(
         CheckpointError: not enough space, no permission, ...; nothing that was there is lost.
     """
     path = Path(path)
+    if path.is_symlink() or (path.exists() and not _may_replace(path)):
+        raise CheckpointError("something is there that is no checkpoint", where=path)
     tree = dump_json(snapshot.tree)
     with publish.replacing(path, snapshot.nbytes + len(tree)) as draft:
         aliases = _aliases(snapshot.tree["model"])
@@ -128,34 +122,8 @@ def write(
         }
         if before_publish is not None:
             before_publish()
-        manifest = {**asdict(snapshot.manifest), "files": files}
-        write_file(draft, MANIFEST, dump_json(manifest, indent=2))
+        write_file(draft, MANIFEST, dump_manifest(replace(snapshot.manifest, files=files)))
     return path
-
-
-def manifest(path: str | Path) -> Manifest:
-    """The manifest alone, checked for its form; the files are not looked at.
-
-    Raises:
-        CheckpointError: there is none, it is not one, or its format is newer than this renshu.
-    """
-    file = Path(path) / MANIFEST
-    tree = parse_json(bytes(read_file(file, _MAX_MANIFEST)), file, _MAX_MANIFEST)
-    number = tree.get("format") if type(tree) is dict else None
-    if type(number) is not int or number < 1:
-        raise CheckpointError("not the manifest of a checkpoint", where=file)
-    if number > FORMAT:
-        raise CheckpointError(
-            f"the checkpoint has format {number}, this renshu reads up to {FORMAT}",
-            where=file,
-            mend="pip install --upgrade renshu",
-        )
-    if number < FORMAT and number not in MIGRATIONS:
-        raise CheckpointError(f"no migration from format {number}", where=file)
-    wrong = _wrong_field(tree)
-    if wrong is not None:
-        raise CheckpointError(f"the manifest's {wrong!r} is missing, unknown or wrong", where=file)
-    return Manifest(**tree)
 
 
 def verify(path: str | Path) -> Manifest:
@@ -203,7 +171,7 @@ def listing(folder: str | Path) -> list[tuple[Path, Manifest]]:
     found = []
     for path in publish.candidates(Path(folder)):
         try:
-            found.append((path, manifest(path)))
+            found.append((path, read_manifest(path)))
         except CheckpointError as error:
             _log.debug("%s is no checkpoint: %s", path, error)
     return sorted(found, key=lambda item: (item[1].step, item[1].batches, item[0].name))
@@ -220,6 +188,22 @@ def newest(folder: str | Path) -> Path | None:
     return None
 
 
+def _may_replace(path: Path) -> bool:
+    return path.is_dir() and ((path / MANIFEST).exists() or not any(path.iterdir()))
+
+
+def _manifest(fields: dict[str, Any]) -> Manifest:
+    """A manifest that our reader takes; metrics and the like may be NaN, but no tensors."""
+    meta, tensors = encode(fields.pop("meta", {}), "meta")
+    made = Manifest(**fields, meta=meta)
+    wrong = wrong_field(
+        {**vars(made), "files": {name: {"sha256": "", "bytes": 0} for name in FILES}}
+    )
+    if tensors or wrong is not None:
+        raise CheckpointError(f"the manifest's {wrong or 'meta'!r} cannot be saved")
+    return made
+
+
 def _encode_model(weights: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """A state_dict under its own names, with the `_metadata` that torch hides in it."""
     hidden = getattr(weights, "_metadata", None)
@@ -230,8 +214,11 @@ def _encode_model(weights: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
 
 
 def _decode_model(tree: Any, tensors: Mapping[str, Tensor]) -> OrderedDict[str, Any]:
-    weights = OrderedDict(decode(tree["weights"], tensors, "model"))
+    weights = decode(tree["weights"], tensors, "model")
     versions = decode(tree["metadata"], {}, "model metadata")
+    if not isinstance(weights, dict) or not isinstance(versions, dict | None):
+        raise CheckpointError("the model's state is not a state_dict", where="model")
+    weights = OrderedDict(weights)
     if versions is not None:
         weights._metadata = OrderedDict(versions)  # type: ignore[attr-defined]
     return weights
@@ -249,7 +236,7 @@ def _aliases(model: Any) -> dict[str, str]:
 
 def _load(path: Path, keep: tuple[str, ...]) -> tuple[Manifest, dict[str, Any]]:
     """Verify a folder and return what is in the files of `keep`, each read once."""
-    found = manifest(path)
+    found = read_manifest(path)
     extra = sorted({file.name for file in path.iterdir()} - {*FILES, MANIFEST} - _IGNORED)
     if extra:
         raise CheckpointError("renshu did not write this file", where=path / extra[0])
@@ -283,36 +270,6 @@ def _tree(path: Path, data: dict[str, Any]) -> dict[str, Any]:
     if model is not None and (type(model) is not dict or set(model) != {"weights", "metadata"}):
         raise CheckpointError("not the state of a checkpoint", where=path / STATE)
     return parts
-
-
-def _wrong_field(tree: dict[str, Any]) -> str | None:
-    """The first key of a manifest that is missing, unknown or not of its kind."""
-    known = Manifest.__dataclass_fields__
-    odd = sorted(set(tree) ^ set(known))
-    if odd:
-        return odd[0]
-    for name, entry in known.items():
-        value = tree[name]
-        if entry.type == "int" and not (type(value) is int and 0 <= value < 1 << 62):
-            return name
-        if entry.type == "str" and type(value) is not str:
-            return name
-    if type(tree["meta"]) is not dict:
-        return "meta"
-    files = tree["files"]
-    if type(files) is not dict or set(files) != set(FILES):
-        return "files"
-    return None if all(map(_is_file_entry, files.values())) else "files"
-
-
-def _is_file_entry(entry: Any) -> bool:
-    return (
-        type(entry) is dict
-        and set(entry) == {"sha256", "bytes"}
-        and type(entry["sha256"]) is str
-        and re.fullmatch("[0-9a-f]{64}", entry["sha256"]) is not None
-        and type(entry["bytes"]) is int
-    )
 
 
 @cache

@@ -43,9 +43,7 @@ def replacing(path: Path, size: int) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _clean(path.parent)
-        free = shutil.disk_usage(path.parent).free
-        if free < size + _SLACK:
-            raise _no_space(path, "not enough free space", size)
+        check_space(path, size)
         draft.mkdir()
         yield draft
         sync_folder(draft)
@@ -53,7 +51,7 @@ def replacing(path: Path, size: int) -> Iterator[Path]:
         sync_folder(path.parent)
         shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
-        raise _no_space(path, f"cannot be written: {error.strerror or error}", size) from error
+        raise _fault(path, error.strerror or str(error), size) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
         _active.difference_update((draft.name, aside.name))
@@ -114,13 +112,20 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _no_space(path: Path, what: str, size: int) -> CheckpointError:
-    try:
-        free = f"{shutil.disk_usage(path.parent).free:,} bytes"
-    except OSError:
-        free = "unknown"
+def check_space(path: Path, size: int) -> None:
+    """Raise CheckpointError if `size` bytes do not fit on the disk where `path` is to be."""
+    if _free(path) < size + _SLACK:
+        raise _fault(path, "there is not enough free space", size)
+
+
+def _free(path: Path) -> int:
+    there = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    return shutil.disk_usage(there).free
+
+
+def _fault(path: Path, what: str, size: int) -> CheckpointError:
     return CheckpointError(
-        f"checkpoint {what}",
-        where=f"{path} (needs {size:,} bytes, free: {free})",
+        f"the checkpoint cannot be written: {what}",
+        where=f"{path} (needs {size:,} bytes, {_free(path):,} are free)",
         mend="free some space, or choose another folder; earlier checkpoints are untouched",
     )

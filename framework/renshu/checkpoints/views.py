@@ -1,8 +1,8 @@
 """Tensors of any geometry as plain contiguous ones plus a few numbers, and back.
 
-A tensor alone in its storage and contiguous is stored as it is. Whatever shares a storage, has
-gaps, or repeats memory gets a `view` beside its values: which storage, its size in bytes, and the
-tensor's stride and offset in it. Identical views are stored once.
+A tensor alone in its storage is stored as it is, with its stride where it is not contiguous.
+Tensors that share a storage, or repeat memory, are stored as one stretch of bytes, each with its
+stride and offset in it; in files for other programs each under its own name, equal ones once.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-
-from renshu.errors import CheckpointError
 
 DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -39,7 +37,6 @@ NATIVE = {
     torch.uint16: "U16",
     torch.uint8: "U8",
     torch.bool: "BOOL",
-    torch.complex64: "C64",
     torch.float8_e4m3fn: "F8_E4M3",
     torch.float8_e5m2: "F8_E5M2",
 }
@@ -106,7 +103,6 @@ class Writer:
         self.names = names
         self.entries: list[_Entry] = []
         self.stored: dict[str, Tensor] = {}
-        self.storages = 0
 
     def add(self, tensor: Tensor, path: str) -> dict[str, Any]:
         """The reference to a strided tensor, complete only after `finish`."""
@@ -139,36 +135,29 @@ class Writer:
         distinct = list(first.values())
         start = min(entry.start for entry in distinct) // 16 * 16  # aligned for every dtype
         size = max(entry.end for entry in distinct) - start
-        alone = len(distinct) == 1 and distinct[0].tensor.is_contiguous()
+        alone = len(distinct) == 1 and _is_dense(distinct[0].tensor)
         # A few elements scattered over a huge storage are stored without the storage.
-        if alone or size > 4 * sum(entry.used for entry in distinct) + _GAP:
+        if alone or self.names is not None or size > 4 * sum(e.used for e in distinct) + _GAP:
             for entry in distinct:
                 self._store(entry)
         else:
-            self._store_views(distinct, start, size)
+            self._store_storage(distinct, start, size)
         for entry in cluster:
             entry.ref.update(first[entry.geometry].ref)
 
-    def _store_views(self, entries: list[_Entry], start: int, size: int) -> None:
-        """Views of one storage: the storage as bytes, or each view's values under its own name."""
-        blob = ""
-        if self.names is None:
-            source = entries[0].tensor.untyped_storage()
-            raw = torch.empty(0, dtype=torch.uint8, device=entries[0].tensor.device)
-            blob = self._keep(raw.set_(source, start, (size,), (1,)), entries[0].path)
+    def _store_storage(self, entries: list[_Entry], start: int, size: int) -> None:
+        """Keep a stretch of storage as bytes, and where in it each view lies."""
+        first = entries[0].tensor
+        raw = torch.empty(0, dtype=torch.uint8, device=first.device)
+        name = self._keep(raw.set_(first.untyped_storage(), start, (size,), (1,)), entries[0].path)
         for entry in entries:
             offset = (entry.start - start) // entry.tensor.element_size()
-            view: dict[str, Any] = {"stride": list(entry.tensor.stride()), "offset": offset}
-            if self.names is None:
-                entry.ref["name"] = blob
-            else:
-                self._store(entry)
-                view |= {"storage": self.storages, "bytes": size}
-            entry.ref["view"] = view
-        self.storages += 1
+            entry.ref |= {"name": name, "stride": list(entry.tensor.stride()), "offset": offset}
 
     def _store(self, entry: _Entry) -> None:
         entry.ref["name"] = self._keep(entry.tensor, entry.path)
+        if not entry.tensor.is_contiguous() and _is_dense(entry.tensor):
+            entry.ref["stride"] = list(entry.tensor.stride())
 
     def _keep(self, tensor: Tensor, path: str) -> str:
         """Keep a tensor under a name of its own."""
@@ -194,63 +183,46 @@ class Reader:
         self.tensors = tensors
         self.built: dict[str, Tensor] = {}
         self.used: set[str] = set()
-        self.storages: dict[int, Tensor] = {}
-        total = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-        self.budget = 4 * total + 2 * _GAP * len(tensors)
 
-    def get(self, ref: dict[str, Any], path: str) -> Tensor:
-        """The tensor of a reference, the same object for equal references."""
+    def get(self, ref: dict[str, Any]) -> Tensor:
+        """The tensor of a reference, the same object for equal references.
+
+        Raises:
+            ValueError: the reference does not fit the stored tensor.
+        """
         if ref["name"] not in self.tensors:
-            raise CheckpointError(f"the tensor {ref['name']!r} is missing", where=path)
+            raise ValueError(f"the tensor {ref['name']!r} is missing")
         self.used.add(ref["name"])
         key = repr(ref)
         if key not in self.built:
-            self.built[key] = self._build(ref, path)
+            self.built[key] = self._build(**ref)
         return self.built[key]
 
-    def _build(self, ref: dict[str, Any], path: str) -> Tensor:
-        value, dtype, shape = self.tensors[ref["name"]], DTYPES[ref["dtype"]], ref["shape"]
-        view = ref.get("view")
-        if view is not None and "storage" not in view:
-            if value.dtype != torch.uint8 or value.dim() != 1:
-                raise ValueError(f"{ref['name']!r} holds no storage")
-            return _view(value, dtype, shape, view)
-        stored = shape if dtype in NATIVE else [*shape, dtype.itemsize]
-        if (
-            value.dtype != (dtype if dtype in NATIVE else torch.uint8)
-            or list(value.shape) != stored
-        ):
-            found = f"{value.dtype} {list(value.shape)}"
-            raise CheckpointError(
-                f"the tensor {ref['name']!r} is {found}, the JSON says {dtype} {shape}", where=path
-            )
-        value = value if dtype in NATIVE else value.view(dtype).reshape(shape)
-        if view is None:
+    def _build(
+        self, name: str, dtype: str, shape: Any, stride: Any = None, offset: Any = None, **_: Any
+    ) -> Tensor:
+        value, kind = self.tensors[name], DTYPES[dtype]
+        if offset is not None:
+            return _within(value, kind, shape, stride, offset)
+        native = kind in NATIVE
+        stored = shape if native else [*shape, kind.itemsize]
+        if value.dtype != (kind if native else torch.uint8) or list(value.shape) != stored:
+            raise ValueError(f"{name!r} is {value.dtype} {list(value.shape)}, not {dtype} {shape}")
+        value = value if native else value.view(kind).reshape(shape)
+        if stride is None:
             return value
-        result = _view(self._storage(view), dtype, shape, view)
-        once = _once(result)
-        once.copy_(value[tuple(slice(0, size) for size in once.shape)])
-        return result
-
-    def _storage(self, view: dict[str, Any]) -> Tensor:
-        key, size = view["storage"], view["bytes"]
-        if not _counts([key, size]):
-            raise ValueError(f"storage {key} of {size} bytes")
-        if key not in self.storages:
-            self.budget -= size
-            if self.budget < 0:
-                raise ValueError("storages are larger than what the file can fill")
-            self.storages[key] = torch.zeros(size, dtype=torch.uint8)
-        return self.storages[key]
+        if not _counts(stride) or _last(shape, stride) + 1 != value.numel():
+            raise ValueError(f"stride {stride} of shape {shape}")
+        return torch.empty_strided(shape, stride, dtype=kind).copy_(value)
 
 
-def _view(storage: Tensor, dtype: torch.dtype, shape: Any, view: dict[str, Any]) -> Tensor:
-    """A tensor within a storage given as bytes; checked, because `set_` would enlarge it."""
-    stride, offset = view["stride"], view["offset"]
-    if not (_counts(stride) and _counts(shape) and _counts([offset])):
-        raise ValueError(f"view {view} of shape {shape}")
-    if 0 in shape or (offset + _last(shape, stride) + 1) * dtype.itemsize > storage.numel():
-        raise ValueError(f"view {view} of shape {shape} leaves its storage")
+def _within(storage: Tensor, dtype: torch.dtype, shape: Any, stride: Any, offset: Any) -> Tensor:
+    """A view of a storage given as bytes; checked here, because `set_` would enlarge it."""
+    known = storage.dtype == torch.uint8 and storage.dim() == 1 and 0 not in shape
+    if not (known and _counts(stride) and _counts(shape) and _counts([offset])):
+        raise ValueError(f"shape {shape}, stride {stride}, offset {offset}")
+    if (offset + _last(shape, stride) + 1) * dtype.itemsize > storage.numel():
+        raise ValueError(f"shape {shape}, stride {stride}, offset {offset} leaves its storage")
     return torch.empty(0, dtype=dtype).set_(storage.untyped_storage(), offset, shape, stride)
 
 
@@ -279,10 +251,14 @@ def _clusters(group: list[_Entry]) -> list[list[_Entry]]:
     return clusters
 
 
-def _once(tensor: Tensor) -> Tensor:
-    """The tensor with each expanded dimension (stride 0) cut to size 1."""
-    shape = [1 if st == 0 else s for s, st in zip(tensor.shape, tensor.stride(), strict=True)]
-    return tensor.as_strided(shape, tensor.stride(), tensor.storage_offset())
+def _is_dense(tensor: Tensor) -> bool:
+    """Whether each element has a place of its own and no place is empty."""
+    expected = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size != 1 and stride != expected:
+            return False
+        expected *= size if size != 1 else 1
+    return True
 
 
 def _last(shape: Any, stride: Any) -> int:
