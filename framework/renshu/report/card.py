@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from renshu.report.html import clean, number
+from renshu.report.html import clean, figure, number
 from renshu.report.parts import Headline, Section, Table, Text
 from renshu.report.run import Run
 from renshu.report.sections import command
@@ -29,19 +29,18 @@ def card(run: Run, title: str, headlines: Sequence[Headline], sections: Sequence
     for section in sections:
         if section.card:
             blocks += [f"## {md(section.title)}", *_section(section)]
-    blocks += ["## Train the same again", _code(command(run))]
+    if run.config:
+        blocks += ["## Train the same again", _code(command(run))]
     if run.problems:
         blocks += ["## Not recorded", "\n".join(f"- {md(problem)}" for problem in run.problems)]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
 def _headline(one: Headline) -> list[str]:
-    def show(value: float) -> str:
-        return f"{100 * value:.1f} %" if one.unit == "%" else f"{number(value)} {one.unit}".strip()
-
+    value = f"{figure(one, one.value)} {one.unit}".strip()
     if one.low is None or one.high is None:
-        return [one.name, show(one.value), "–"]
-    return [one.name, show(one.value), f"{show(one.low)} to {show(one.high)}"]
+        return [one.name, value, "–"]
+    return [one.name, value, f"{figure(one, one.low)} to {figure(one, one.high)}"]
 
 
 def _section(section: Section) -> list[str]:

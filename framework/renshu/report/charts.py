@@ -99,8 +99,12 @@ def bars(
     y: str,
     alt: str = "",
     wide: bool = False,
+    every: int = 1,
 ) -> Chart:
-    """Groups of bars, one each label; a numeric axis keeps labels of the same name apart."""
+    """Groups of bars, one each label, of which the axis names every so many.
+
+    The axis is numeric, so that labels of the same name stay apart.
+    """
     places = list(range(len(labels)))
     traces = [
         {
@@ -114,7 +118,7 @@ def bars(
         }
         for index, (name, values) in enumerate(groups.items())
     ]
-    ticks = {"tickvals": places, "ticktext": [tick(label) for label in labels], "automargin": True}
+    ticks = {"tickvals": places[::every], "ticktext": [tick(label) for label in labels[::every]]}
     if len(labels) > 40:
         ticks = {"showticklabels": False}
     return Chart(
@@ -172,8 +176,8 @@ def heatmap(
             "yaxis": axis | {"title": {"text": y}, "autorange": "reversed"},
         },
         table=Table(f"{title}: {y} in rows, {x} in columns", ["", *labels], rows),
-        height=min(760, max(360, 160 + 38 * min(len(labels), 16))),
-        wide=True,
+        height=min(760, max(360, 120 + 34 * len(labels))),
+        wide=len(labels) > 12,
     )
 
 

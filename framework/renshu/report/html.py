@@ -32,7 +32,7 @@ def esc(value: object) -> str:
 
 
 def number(value: Cell) -> str:
-    """A cell as text: four significant digits, a dash for nothing."""
+    """A cell as text: about four significant digits, a dash for nothing."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
     if isinstance(value, bool):
@@ -40,7 +40,7 @@ def number(value: Cell) -> str:
     if isinstance(value, int):
         return f"{value:,}".replace(",", "\u202f")
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:.4f}" if 0.01 <= abs(value) < 1 else f"{value:.4g}"
     return clean(value)
 
 
@@ -117,7 +117,7 @@ class Page:
             f'<figure class="part{" wide" if chart.wide else ""}">'
             f"<figcaption>{esc(chart.title)}</figcaption>"
             f'<div class="chart" data-figure="{number_}" role="img" aria-label="{esc(chart.alt)}"'
-            f' style="height:{int(chart.height)}px"></div>'
+            f' style="--height:{int(chart.height)}px"></div>'
             f'<details class="data"><summary>Numbers</summary>{_scroll(chart.table)}</details>'
             "</figure>"
         )
@@ -154,33 +154,33 @@ class Page:
         )
 
 
+def figure(headline: Headline, value: float) -> str:
+    """A headline's value, or an end of its interval, as text."""
+    if headline.unit == "%":
+        return f"{100 * value:.1f}"
+    return f"{value:.3f}" if 0 <= value <= 1 else number(value)
+
+
 def _headline(headline: Headline) -> str:
-    percent = headline.unit == "%"
-
-    def show(value: float) -> str:
-        return f"{100 * value:.1f}" if percent else number(value)
-
+    low, high, unit = headline.low, headline.high, esc(headline.unit)
     interval = ""
-    if headline.low is not None and headline.high is not None:
-        unit = " %" if percent else ""
-        interval = (
-            f'<p class="interval">95 %: {show(headline.low)} to {show(headline.high)}{unit}</p>'
-        )
-        if 0 <= headline.low <= headline.value <= headline.high <= 1:
-            interval += _range(headline.low, headline.value, headline.high)
-    unit = f' <span class="unit">{esc(headline.unit)}</span>' if headline.unit else ""
+    if low is not None and high is not None:
+        ends = f"{figure(headline, low)} to {figure(headline, high)}"
+        interval = f'<p class="note">95 %: {esc(ends)}</p>'
+        if 0 <= low <= headline.value <= high <= 1:
+            interval = _range(low, high) + interval
     note = f'<p class="note">{esc(headline.note)}</p>' if headline.note else ""
+    value = f'{esc(figure(headline, headline.value))} <span class="unit">{unit}</span>'
     return (
-        f'<li><p class="what">{esc(headline.name)}</p><p class="value">{esc(show(headline.value))}{unit}</p>'
+        f'<li><p class="what">{esc(headline.name)}</p><p class="value">{value}</p>'
         f"{interval}{note}</li>"
     )
 
 
-def _range(low: float, value: float, high: float) -> str:
+def _range(low: float, high: float) -> str:
     """The interval as a mark on a line from 0 to 1."""
     return (
-        f'<span class="range" aria-hidden="true" style="--low:{low:.4f};--high:{high:.4f};'
-        f'--value:{value:.4f}"></span>'
+        f'<span class="range" aria-hidden="true" style="--low:{low:.4f};--high:{high:.4f}"></span>'
     )
 
 

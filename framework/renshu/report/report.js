@@ -62,7 +62,7 @@
       const note = document.createElement("p");
       note.className = "empty";
       note.textContent = "plotly.min.js is not beside this page: the numbers are in the table below.";
-      chart.style.height = "auto";
+      chart.classList.remove("chart");
       chart.replaceChildren(note);
       chart.parentElement.querySelector("details").open = true;
     }

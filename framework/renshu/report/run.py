@@ -36,6 +36,7 @@ class Run:
         series: the columns of metrics.csv by name.
         counters: the last row's epoch, step and samples.
         evaluation: evaluation/<split>/metrics.json by split.
+        progress: how far the newest checkpoint's run had come, its seconds among it.
         problems: what is missing or could not be read, one sentence each.
     """
 
@@ -45,6 +46,7 @@ class Run:
     series: dict[str, Series]
     counters: dict[str, float]
     evaluation: dict[str, dict[str, Any]]
+    progress: dict[str, Any]
     problems: list[str]
 
     @property
@@ -79,8 +81,22 @@ def read_run(run_dir: str | Path) -> Run:
             file.parent.name: _read_mapping(file, problems, root=path)
             for file in sorted(path.glob("evaluation/*/metrics.json"))
         },
+        progress=_read_progress(path),
         problems=problems,
     )
+
+
+def _read_progress(path: Path) -> dict[str, Any]:
+    """The counts and the clock of the newest checkpoint; {} without one."""
+    newest: dict[str, Any] = {}
+    for file in path.glob("checkpoints/*/state.json"):
+        try:
+            progress = json.loads(file.read_text(encoding="utf-8"))["progress"]
+            if progress["step"] >= newest.get("step", 0):
+                newest = progress
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+            continue  # a torn checkpoint says nothing about time, and is named when it is used
+    return newest
 
 
 def _read_mapping(file: Path, problems: list[str], root: Path | None = None) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from renshu.report.charts import Points, lines
-from renshu.report.parts import Cell, Section, Table, Text
+from renshu.report.parts import Cell, Chart, Section, Table, Text
 from renshu.report.run import Run
 
 MAX_CHARTS = 12
+RATE = "learning rate"
 LONG_LIST = 12
 
 _STAGED = re.compile(r"(?P<stage>train|val|valid|validation|test)[_/](?P<what>.+)")
@@ -37,7 +38,7 @@ def results(run: Run) -> Section:
                 rows.append([split, name, *found])
     table = Table("Measured values", ["split", "metric", "value", "95 % from", "to"], rows)
     return Section(
-        "Results",
+        "All figures",
         [table] if rows else [],
         card=True,
         empty="This run was not evaluated yet: renshu evaluate measures it.",
@@ -50,10 +51,8 @@ def curves(run: Run) -> Section:
     for name, series in run.series.items():
         title, line = _place(name)
         groups.setdefault(title, {})[line] = (series.steps, series.values)
-    order = sorted(
-        groups, key=lambda title: (title != "loss", title == "learning rate", -len(groups[title]))
-    )
-    charts = [lines(_title(title), groups[title], x="step") for title in order[:MAX_CHARTS]]
+    order = sorted(groups, key=lambda name: (name != "loss", name == RATE, -len(groups[name])))
+    charts = [_curve(title, groups[title]) for title in order[:MAX_CHARTS]]
     left = len(order) - len(charts)
     more = f" {left} more are in metrics.csv." if left > 0 else ""
     return Section(
@@ -64,14 +63,18 @@ def curves(run: Run) -> Section:
     )
 
 
-def _title(name: str) -> str:
-    return name[:1].upper() + name[1:].replace("_", " ")
+def _curve(name: str, series: dict[str, Points]) -> Chart:
+    """One chart; training comes first, so that it has the same colour in all."""
+    title = name[:1].upper() + name[1:].replace("_", " ")
+    ordered = dict(sorted(series.items(), key=lambda line: not line[0].startswith("train")))
+    axis = {"rangemode": "tozero", "tickformat": ".2~g"} if name == RATE else {}
+    return lines(title, ordered, x="step", layout={"yaxis": axis})
 
 
 def _place(name: str) -> tuple[str, str]:
     """The chart that a column of metrics.csv belongs to, and its line's name there."""
     if _RATE.fullmatch(name):
-        return "learning rate", name
+        return RATE, name
     match = _STAGED.fullmatch(name)
     if match is None:
         return name, name
@@ -82,38 +85,80 @@ def _place(name: str) -> tuple[str, str]:
     return what, line
 
 
+def timings(run: Run) -> Section:
+    """How long training took, by the clock that the newest checkpoint carries."""
+    seconds, rows = run.progress.get("seconds"), []
+    if isinstance(seconds, int | float) and seconds > 0:
+        rows.append(["training, in seconds", float(seconds)])
+        for what in ("samples", "batches", "epochs"):
+            count = run.progress.get(what)
+            if isinstance(count, int) and count:
+                rows += [[what, count], [f"{what} a second", count / seconds]]
+    table = Table("Wall time of the training, validation included", ["what", "value"], rows)
+    return Section(
+        "Timings",
+        [table] if rows else [],
+        lead="Up to the newest checkpoint; pauses between interruption and resume are left out."
+        if rows
+        else "",
+        empty="No checkpoint with a clock was found.",
+    )
+
+
 def reproduce(run: Run) -> Section:
     """The command that runs this again."""
-    parts = [Text(command(run), code=True)] if run.config or run.environment else []
-    return Section("Reproduce", parts, empty="config.yaml is missing, so no command can be named.")
+    recorded = run.environment.get("command")
+    typed = [Text("It was started with:"), Text(str(recorded), code=True)] if recorded else []
+    return Section(
+        "Reproduce",
+        [Text(command(run), code=True), *typed] if run.config else typed,
+        lead="The same configuration and seed, on the same data, in a new run."
+        if run.config
+        else "",
+        empty="config.yaml is missing, so no command can be named.",
+    )
 
 
 def command(run: Run) -> str:
     """What to type to train the same again."""
-    recorded = run.environment.get("command")
-    if isinstance(recorded, str):
-        return recorded
-    if isinstance(recorded, list):
-        return shlex.join(str(word) for word in recorded)
-    return shlex.join(
-        ["renshu", "train", run.task or "TASK", "--config", str(run.path / "config.yaml")]
+    return shlex.join(["renshu", "train", "--config", str(run.path / "config.yaml")])
+
+
+def data(run: Run) -> Section:
+    """What identifies each part of the data."""
+    parts = run.environment.get("fingerprint")
+    known = (
+        {k: v for k, v in parts.items() if isinstance(v, dict)} if isinstance(parts, dict) else {}
+    )
+    rows: list[list[Cell]] = [
+        [name, part.get("files"), part.get("bytes"), str(part.get("sha256", "–"))]
+        for name, part in known.items()
+    ]
+    table = Table("Parts of the data", ["part", "files", "bytes", "SHA-256"], rows)
+    return Section(
+        "Data",
+        [table] if rows else [],
+        lead="A sum covers every path, size, content and label of a part: equal sums, equal data.",
+        card=True,
+        empty="No fingerprint of the data was recorded.",
     )
 
 
 def settings(run: Run) -> Section:
     """Configuration and environment, every value by its key."""
+    environment = {k: v for k, v in run.environment.items() if k not in ("command", "fingerprint")}
     tables = [
         Table(caption, ["key", "value"], rows, folded=True)
         for caption, rows in (
             ("Configuration", list(flat(run.config))),
-            ("Environment", list(flat(run.environment))),
+            ("Environment", list(flat(environment))),
         )
         if rows
     ]
     return Section("Settings", tables, card=True)
 
 
-def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[list[Cell]]:
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Cell]]:
     """Rows of dotted key and value. Long lists are counted, not written."""
     for key, value in tree.items():
         name = f"{prefix}{key}"
@@ -121,8 +166,8 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[list[Cell]]:
             yield from flat(value, f"{name}.")
         elif isinstance(value, list):
             short = len(value) <= LONG_LIST and not any(isinstance(v, dict | list) for v in value)
-            yield [name, ", ".join(map(str, value)) if short else f"{len(value)} values"]
+            yield name, ", ".join(map(str, value)) if short else f"{len(value)} values"
         elif isinstance(value, dict):
-            yield [name, None]
+            yield name, None
         else:
-            yield [name, value if value is None or isinstance(value, bool) else str(value)]
+            yield name, value if value is None or isinstance(value, bool) else str(value)

@@ -6,9 +6,9 @@ import filecmp
 import importlib.util
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
+from renshu.environment import write_text
 from renshu.errors import ConfigError, DataError, RenshuError
 from renshu.report import sections as common
 from renshu.report.card import card
@@ -30,16 +30,20 @@ def write_report(run_dir: str | Path) -> Path:
     """
     run = read_run(run_dir)
     own = _task_sections(run)
-    sections = [common.results(run), common.curves(run), *own]
-    sections += [common.reproduce(run), common.settings(run)]
+    sections = [common.curves(run), *own, common.results(run), common.timings(run)]
+    sections += [common.data(run), common.reproduce(run), common.settings(run)]
     headlines = [headline for section in own for headline in section.headlines]
     headlines = headlines or _first_values(run)
     title = run.path.resolve().name
     page = Page(run.path, title, _facts(run))
-    _share_script(run.path)
-    _write(run.path / "model_card.md", card(run, title, headlines, sections))
-    _write(run.path / "report.html", page.render(headlines, run.problems, sections))
-    return run.path / "report.html"
+    try:
+        _share_script(run.path)
+        write_text(run.path / "model_card.md", card(run, title, headlines, sections))
+        return write_text(run.path / "report.html", page.render(headlines, run.problems, sections))
+    except OSError as error:
+        raise DataError(
+            f"the report cannot be written: {error.strerror}", where=run.path
+        ) from error
 
 
 def _task_sections(run: Run) -> list[Section]:
@@ -69,7 +73,12 @@ def _facts(run: Run) -> list[str]:
     facts = [run.task.replace("_", " ") if run.task else "run of a script"]
     if run.counters:
         facts.append(f"{run.counters['step'] + 1:.0f} steps")
-    return facts
+    known = dict(common.flat(run.environment))
+    if isinstance(known.get("time"), str):
+        known["time"] = str(known["time"])[:16].replace("T", " ") + " UTC"
+    names = {"time": "started", "seed": "seed", "packages.torch": "torch", "git.commit": "commit"}
+    found = ((name, str(known[key])) for key, name in names.items() if known.get(key) is not None)
+    return facts + [f"{name} {value[:25]}" for name, value in found]
 
 
 def _share_script(run_dir: Path) -> None:
@@ -81,30 +90,23 @@ def _share_script(run_dir: Path) -> None:
     target = run_dir / SCRIPT
     if _same(target, source):
         return
-    for other in sorted(run_dir.resolve().parent.glob(f"*/{SCRIPT}")):
-        if _same(other, source) and _placed(target, lambda new, other=other: os.link(other, new)):
-            return
-    _placed(target, lambda new: shutil.copyfile(source, new), last=True)
+    new = target.with_name(f".{SCRIPT}.{os.getpid()}")
+    new.unlink(missing_ok=True)
+    others = sorted(run_dir.resolve().parent.glob(f"*/{SCRIPT}"))
+    twin = next((other for other in others if _same(other, source)), None)
+    if twin is None or not _linked(new, twin):
+        shutil.copyfile(source, new)
+    new.replace(target)
+
+
+def _linked(new: Path, twin: Path) -> bool:
+    """Whether a hard link could be made; some file systems have none."""
+    try:
+        new.hardlink_to(twin)
+    except OSError:
+        return False
+    return True
 
 
 def _same(file: Path, source: Path) -> bool:
     return file.is_file() and not file.is_symlink() and filecmp.cmp(file, source, shallow=False)
-
-
-def _write(path: Path, text: str) -> None:
-    _placed(path, lambda new: new.write_text(text, encoding="utf-8"), last=True)
-
-
-def _placed(path: Path, make: Callable[[Path], object], *, last: bool = False) -> bool:
-    """Make a file under a temporary name, then rename it: a reader finds the old one or the new."""
-    new = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        new.unlink(missing_ok=True)
-        make(new)
-        new.replace(path)
-    except OSError as error:
-        new.unlink(missing_ok=True)
-        if last:
-            raise DataError(f"cannot be written: {error.strerror}", where=path) from error
-        return False
-    return True

@@ -17,7 +17,7 @@ from renshu.report.charts import bars, heatmap, lines
 BINS = 15
 """Of the reliability diagram and its calibration error, as in Guo et al. 2017."""
 
-_SHARE = {"range": [0, 1], "tickformat": ".0%"}
+_SHARE = {"range": [-0.02, 1.02], "tickformat": ".0%"}
 
 
 @dataclass(frozen=True)
@@ -185,6 +185,7 @@ def _calibration(found: Evaluation) -> Section:
         [f"{100 * i / BINS:.0f}–{100 * (i + 1) / BINS:.0f} %" for i in range(BINS)],
         {name: bins[2].tolist() for name, bins in curves.items()},
         y="decisions",
+        every=3,
     )
     return Section(
         "Calibration",
