@@ -33,9 +33,9 @@ def run(arguments: Sequence[str], session: Session) -> int:
     session.run_dir = found.run_dir
 
     from renshu import environment
-    from renshu.checkpoints import read
+    from renshu.checkpoints import read_weights
     from renshu.cli.training import load_part, write_report
-    from renshu.resume import load_weights
+    from renshu.weights import load_weights
 
     request = found.request
     data = load_part(request, "data")(request.options)
@@ -45,9 +45,9 @@ def run(arguments: Sequence[str], session: Session) -> int:
         allow=request.allow_changed_data,
     )
     module = load_part(request, "module")(request.options, data)
-    load_weights(module, read(found.checkpoint)["state_dict"], where=str(found.checkpoint))
+    load_weights(module, read_weights(found.checkpoint), where=str(found.checkpoint))
     module.to(found.device())
-    load_part(request, "evaluate")(module, data, asked.split, found.run_dir)
+    trained.evaluation(found.task)(module, data, asked.split, found.run_dir)
     for name, value in trained.figures(found.run_dir, asked.split).items():
         print(f"{asked.split:<8} {name} {value}")
     if (report := write_report(found.run_dir)) is not None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import pkgutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,6 +92,11 @@ def module_class(task: Task) -> type[Module]:
     build = task.load("module")
     returned = build.__annotations__["return"]
     return build.__globals__[returned] if isinstance(returned, str) else returned
+
+
+def evaluation(task: Task) -> Callable[..., Any]:
+    """The task's `evaluate(module, data, split, run_dir)`, which stands beside its `finish`."""
+    return pkgutil.resolve_name(f"{task.finish.partition(':')[0]}:evaluate")
 
 
 def figures(run_dir: Path, split: str) -> dict[str, str]:

@@ -159,13 +159,13 @@ def _check_same_data(request: Request, data: Any) -> None:
 def _use_best(trainer: Trainer, module: Any) -> None:
     """Put the best weights into the module, if a monitor chose any; else it keeps the last."""
     from renshu.callbacks.model_checkpoint import ModelCheckpoint
-    from renshu.checkpoints import read
-    from renshu.resume import load_weights
+    from renshu.checkpoints import read_weights
+    from renshu.weights import load_weights
 
     for callback in trainer.callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_path:
             path = str(callback.best_model_path)
-            load_weights(module, read(path)["state_dict"], where=path)
+            load_weights(module, read_weights(path), where=path)
             return
 
 

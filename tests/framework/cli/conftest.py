@@ -90,12 +90,110 @@ task = Task(
 )
 '''
 
+PARTS = '''
+"""What the task needs torch for: a line through points that lie on one."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from renshu import DataModule, Module
+
+
+class Points(DataModule):
+    def __init__(self, options):
+        super().__init__()
+        self.options = options
+
+    def loader(self, shuffle=False):
+        x = torch.linspace(-1, 1, 32)[:, None]
+        return DataLoader(TensorDataset(x, 3 * x), batch_size=4, shuffle=shuffle)
+
+    def train_dataloader(self):
+        return self.loader(shuffle=True)
+
+    def val_dataloader(self):
+        return self.loader()
+
+    def fingerprint(self):
+        return {"train": {"files": 1, "sha256": self.options.data.path or "embedded"}}
+
+
+class Line(Module):
+    def __init__(self, width=8, lr=0.1):
+        super().__init__()
+        self.save_hyperparameters()
+        self.layer = torch.nn.Linear(1, 1)
+        self.register_buffer("chosen", torch.zeros(()))
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        kill = os.environ.get("TOY_SIGNAL")
+        if kill and self.trainer.global_step == 10:
+            os.kill(os.getpid(), getattr(signal, kill))
+        if os.environ.get("TOY_BUG"):
+            raise ZeroDivisionError("a bug of the user")
+        if os.environ.get("TOY_NAN"):
+            x = x * float("nan")
+        loss = ((self.layer(x) - y) ** 2).mean()
+        self.log("train_loss", loss)
+        return loss
+
+    def validation_step(self, batch, batch_idx):
+        x, y = batch
+        self.log("val_loss", ((self.layer(x) - y) ** 2).mean())
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=self.hparams.lr)
+
+
+def data(options):
+    return Points(options)
+
+
+def module(options, data) -> "Line":
+    return Line(width=options.model.width, lr=options.training.lr)
+
+
+def callbacks(options):
+    return []
+
+
+def finish(module, data, run_dir):
+    module.chosen.fill_(module.layer.weight.item())
+    evaluate(module, data, "test", run_dir)
+
+
+def evaluate(module, data, split, run_dir):
+    folder = Path(run_dir) / "evaluation" / split
+    folder.mkdir(parents=True, exist_ok=True)
+    slope = {"value": module.layer.weight.item(), "low": 2.0, "high": 4.0}
+    figures = {"slope": slope, "chosen": module.chosen.item(), "names": ["a"]}
+    (folder / "metrics.json").write_text(json.dumps(figures))
+    return figures
+
+
+def predict(module, files, options):
+    for file in files:
+        for line in Path(file).read_text().splitlines():
+            yield {"id": line, "y": module.layer(torch.tensor([[float(len(line))]])).item()}
+
+
+def report(run_dir):
+    return []
+'''
+
 
 @pytest.fixture(scope="session")
 def toy_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the toy task and the metadata that an installed package has."""
     folder = tmp_path_factory.mktemp("toy")
     (folder / "renshu_toy_task.py").write_text(TOY)
+    (folder / "renshu_toy_task_parts.py").write_text(PARTS)
     info = folder / "renshu_toy_task-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: renshu-toy-task\nVersion: 1.0\n")

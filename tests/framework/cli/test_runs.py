@@ -1,0 +1,226 @@
+"""From training to predictions, with a task that takes a second."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from renshu.checkpoints import newest, read
+from renshu.cli import yaml_file
+from renshu.cli.main import main
+from renshu.cli.table import read_table
+
+pytestmark = pytest.mark.usefixtures("toy")
+
+Program = Callable[..., subprocess.CompletedProcess[str]]
+
+QUIET = ("--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false")
+TRAIN = ("train", "toy", "--trainer.max_epochs", "3", *QUIET)
+
+
+def train(*more: str, run: str = "a") -> Path:
+    assert main([*TRAIN, "--trainer.run", run, *more]) == 0
+    return Path("runs") / run
+
+
+def weight(run: Path) -> torch.Tensor:
+    found = newest(run / "checkpoints")
+    assert found is not None
+    return read(found)["model"]["layer.weight"]
+
+
+def test_a_training_leaves_a_whole_run_folder(capsys: pytest.CaptureFixture[str]):
+    run = train("--preset", "demo", "--trainer.seed", "3")
+    out = capsys.readouterr().out
+    for name in ("config.yaml", "environment.json", "metrics.csv", "report.html", "model"):
+        assert (run / name).exists(), name
+    config = yaml_file.read_mapping(run / "config.yaml")
+    assert (config["task"], config["preset"]) == ("toy", "demo")
+    assert config["trainer"]["max_epochs"] == 3
+    assert config["trainer"]["seed"] == 3
+    environment = json.loads((run / "environment.json").read_text())
+    assert environment["fingerprint"]["train"]["sha256"] == "embedded"
+    assert "slope" in out and "(2.0000 to 4.0000)" in out
+    assert f"renshu evaluate {run}" in out
+    assert str(run / "report.html") in out
+
+
+# pains/trainer.md row 38
+def test_the_configuration_of_a_run_runs_again_unchanged_to_the_same_weights():
+    first = train()
+    text = (first / "config.yaml").read_text()
+    assert main(["train", "--config", str(first / "config.yaml")]) == 0
+    (second,) = [path for path in Path("runs").iterdir() if path != first]
+    assert (second / "config.yaml").read_text() == text
+    assert torch.equal(weight(first), weight(second))
+
+
+def test_the_finished_model_holds_what_was_chosen_after_training():
+    run = train()
+    finished = read(run / "model")["model"]
+    assert finished["chosen"] == finished["layer.weight"].squeeze() != 0
+
+
+def test_evaluate_measures_again_with_the_finished_model(capsys: pytest.CaptureFixture[str]):
+    run = train()
+    first = (run / "evaluation/test/metrics.json").read_text()
+    capsys.readouterr()
+    assert main(["evaluate", "a", "--split", "val"]) == 0
+    assert "val      slope" in capsys.readouterr().out
+    assert (run / "evaluation/val/metrics.json").read_text() == first
+    assert main(["evaluate", str(run), "--ckpt_path", "last"]) == 0
+    figures = json.loads((run / "evaluation/test/metrics.json").read_text())
+    assert figures["chosen"] == 0, "a checkpoint of the training knows no later choice"
+    checkpoint = newest(run / "checkpoints")
+    assert main(["evaluate", "a", "--ckpt_path", str(checkpoint)]) == 0
+
+
+def test_wrong_runs_and_checkpoints_are_named(capsys: pytest.CaptureFixture[str]):
+    assert main(["evaluate", "b"]) == 2
+    assert "there is no run 'b'" in capsys.readouterr().err
+    train(run="name")
+    assert main(["evaluate", "nane"]) == 2
+    assert "did you mean 'name'?" in capsys.readouterr().err
+    assert main(["evaluate", "name", "--ckpt_path", "nowhere"]) == 2
+    assert "there is no checkpoint" in capsys.readouterr().err
+    assert main(["evaluate", "name", "--modle.width", "3"]) == 2
+    assert "did you mean '--model.width'?" in capsys.readouterr().err
+
+
+# pains/trainer.md row 40
+def test_predict_writes_one_safe_row_each_in_order(capsys: pytest.CaptureFixture[str]):
+    train()
+    Path("a.txt").write_text("=1+1\n-7\nplain\n")
+    Path("b.txt").write_text("@x\n")
+    assert main(["predict", "a", "b.txt", "a.txt", "--out", "p.csv"]) == 0
+    assert "4 rows in p.csv" in capsys.readouterr().out
+    with Path("p.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == ["'@x", "'=1+1", "'-7", "plain"]
+    assert [row["id"] for row in read_table(Path("p.csv"))] == ["@x", "=1+1", "-7", "plain"]
+    assert float(rows[0]["y"]) < float(rows[1]["y"]) < float(rows[3]["y"])
+
+
+def test_predict_writes_nothing_if_it_cannot_write_all(capsys: pytest.CaptureFixture[str]):
+    train()
+    Path("a.txt").write_text("x\n")
+    Path("bad.txt").write_bytes(b"\xff")
+    before = sorted(Path.cwd().iterdir())
+    assert main(["predict", "a", "a.txt", "none.txt", "--out", "p.csv"]) == 2
+    assert "none.txt" in capsys.readouterr().err
+    assert main(["predict", "a", "a.txt", "bad.txt", "--out", "p.csv"]) == 1
+    assert sorted(path for path in Path.cwd().iterdir() if "error" not in path.name) == before
+
+
+def test_changed_data_are_refused_unless_allowed(capsys: pytest.CaptureFixture[str]):
+    train()
+    changed = ("--data.path", "other")
+    assert main(["evaluate", "a", *changed]) == 2
+    assert "train.sha256: embedded then, other now" in capsys.readouterr().err
+    assert main(["evaluate", "a", *changed, "--allow_changed_data"]) == 0
+    again = [*TRAIN, "--trainer.run", "a", "--ckpt_path", "last", *changed]
+    assert main(again) == 2
+    assert "--allow_changed_data" in capsys.readouterr().err
+
+
+def test_a_run_that_exists_is_not_overwritten(capsys: pytest.CaptureFixture[str]):
+    run = train()
+    before = weight(run)
+    assert main([*TRAIN, "--trainer.run", "a"]) == 2
+    assert "exists" in capsys.readouterr().err
+    assert torch.equal(weight(run), before)
+
+
+def test_the_printed_command_continues_a_stopped_run_to_the_same_end(
+    renshu: Program, monkeypatch: pytest.MonkeyPatch
+):
+    whole = train("--trainer.seed", "5", run="whole")
+    monkeypatch.setenv("TOY_SIGNAL", "SIGINT")
+    done = renshu(*TRAIN, "--trainer.seed", "5", "--trainer.run", "cut")
+    assert done.returncode == 130, done.stderr
+    command = done.stdout.partition("continue with: ")[2].strip().split()
+    assert command[0] == "renshu"
+    assert not Path("runs/cut/model").exists()
+    monkeypatch.delenv("TOY_SIGNAL")
+    assert main(command[1:]) == 0
+    assert torch.equal(weight(Path("runs/cut")), weight(whole))
+    assert Path("runs/cut/model").exists()
+
+
+def test_sigterm_ends_with_143_and_the_state_saved(
+    renshu: Program, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("TOY_SIGNAL", "SIGTERM")
+    done = renshu(*TRAIN, "--trainer.run", "a")
+    assert done.returncode == 143, done.stderr
+    assert newest(Path("runs/a/checkpoints")) is not None
+    assert "Traceback" not in done.stderr
+
+
+def test_a_bug_is_one_line_and_a_traceback_in_the_run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("TOY_BUG", "1")
+    assert main([*TRAIN, "--trainer.run", "a"]) == 1
+    said = capsys.readouterr().err
+    assert "error: ZeroDivisionError: a bug of the user" in said
+    assert "Traceback" not in said
+    (file,) = Path("runs/a").glob("error-*.txt")
+    assert str(file) in said
+    assert "training_step" in file.read_text()
+    monkeypatch.setenv("RENSHU_DEBUG", "1")
+    assert main([*TRAIN, "--trainer.run", "a"]) == 1
+    assert "training_step" in capsys.readouterr().err
+
+
+def test_a_nan_loss_is_a_failed_run(capsys: pytest.CaptureFixture[str], monkeypatch):
+    monkeypatch.setenv("TOY_NAN", "1")
+    assert main([*TRAIN]) == 1
+    assert "step" in capsys.readouterr().err
+
+
+def test_devices_that_cannot_be_had_are_wrong_input(capsys: pytest.CaptureFixture[str]):
+    assert main([*TRAIN, "--trainer.devices", "2"]) == 2
+    assert "devices" in capsys.readouterr().err
+
+
+def test_a_missing_package_names_the_line_that_installs_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "renshu_toy_task_parts", None)
+    assert main(TRAIN) == 2
+    assert 'pip install "renshu[vision]"' in capsys.readouterr().err
+
+
+def test_a_run_without_a_folder_says_so(capsys: pytest.CaptureFixture[str]):
+    assert main(["train", "toy", "--trainer.fast_dev_run", "true", *QUIET]) == 0
+    assert "nothing was written" in capsys.readouterr().out
+    assert not Path("runs").exists()
+
+
+def test_a_place_that_cannot_be_written_is_wrong_input(capsys: pytest.CaptureFixture[str]):
+    assert main([*TRAIN, "--trainer.default_root_dir", "/proc/self"]) == 2
+    assert "/proc/self" in capsys.readouterr().err
+
+
+def test_a_second_process_on_one_run_is_refused(
+    toy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    from renshu.runs import open_run
+
+    held = open_run(Path("runs").absolute(), "a", resume=False)
+    assert main([*TRAIN, "--trainer.run", "a"]) == 2
+    assert f"process {os.getpid()}" in capsys.readouterr().err
+    held.unlock()
+    start = time.perf_counter()
+    assert main([*TRAIN, "--trainer.run", "a"]) == 0
+    assert time.perf_counter() - start < 60
