@@ -59,7 +59,7 @@ def page(path: Path, *sections: Section, headlines: tuple[Headline, ...] = ()) -
     return Page(path, "run", []).render(headlines, [], sections)
 
 
-# --- what is in it ---------------------------------------------------------------------------------
+# --- what is in it --------------------------------------------------------------------------------
 
 
 def test_report_holds_figures_curves_errors_pictures_calibration_and_command(digits: Path) -> None:
@@ -126,7 +126,7 @@ def test_training_time_is_that_of_the_newest_checkpoint(digits: Path, tmp_path: 
     assert "samples a second 450" in text
 
 
-# --- one script for all runs -----------------------------------------------------------------------
+# --- one script for all runs ----------------------------------------------------------------------
 
 
 def test_runs_of_one_folder_share_one_copy_of_the_script(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_changed_script_of_another_run_is_not_taken_over(tmp_path: Path) -> No
     assert (tmp_path / "a" / "plotly.min.js").read_bytes() == good
 
 
-# --- what is missing or broken ---------------------------------------------------------------------
+# --- what is missing or broken --------------------------------------------------------------------
 
 
 def test_no_folder_is_refused_with_its_name(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_a_guard_against_formulas_in_a_column_name_is_taken_off(tmp_path: Path) 
     assert list(read_run(tmp_path).series) == ["=x"]
 
 
-# --- hostile names ---------------------------------------------------------------------------------
+# --- hostile names --------------------------------------------------------------------------------
 
 
 def test_hostile_names_change_no_tag_and_no_attribute(digits: Path, tmp_path: Path) -> None:
@@ -311,7 +311,7 @@ def test_text_that_turns_the_direction_of_writing_is_made_visible() -> None:
     assert clean("日本 é 👩‍🔬\n") == "日本 é 👩‍🔬\n"
 
 
-# --- parts -----------------------------------------------------------------------------------------
+# --- parts ----------------------------------------------------------------------------------------
 
 
 def test_a_chart_carries_its_numbers_as_a_table(tmp_path: Path) -> None:
