@@ -106,27 +106,22 @@ class ImageData(DataModule):
         return cls(records, DataOptions(**options))
 
     @classmethod
-    def from_folder(cls, path: str | Path, **options: Any) -> ImageData:
-        """From class folders, or train, val and test folders of class folders."""
+    def from_path(cls, path: str | Path, **options: Any) -> ImageData:
+        """From whatever is at a path; see `DataOptions.path`. The rest are DataOptions."""
         chosen = DataOptions(path=str(path), **options)
-        return cls(sources.from_folder(_existing(path), chosen), chosen)
+        return cls(sources.find(chosen), chosen)
 
-    @classmethod
-    def from_csv(cls, path: str | Path, **options: Any) -> ImageData:
-        """From a manifest with the columns path and label, and if wanted split and group."""
-        chosen = DataOptions(path=str(path), **options)
-        return cls(sources.from_csv(_existing(path), chosen), chosen)
+    from_folder = from_csv = from_path
 
     @classmethod
     def from_hugging_face(cls, dataset: Any, **options: Any) -> ImageData:
         """From a `datasets.Dataset` or `DatasetDict`, or the folder of a saved one."""
-        from renshu_tasks.image_classification import hugging_face
+        from renshu_tasks.image_classification.hugging_face import from_hugging_face
 
         if isinstance(dataset, str | Path):
-            chosen = DataOptions(path=str(dataset), **options)
-            return cls(sources.find(chosen), chosen)
+            return cls.from_path(dataset, **options)
         chosen = DataOptions(**options)
-        return cls(hugging_face.from_hugging_face(dataset, chosen), chosen)
+        return cls(from_hugging_face(dataset, chosen), chosen)
 
     @classmethod
     def from_dataset(cls, train: Any, test: Any = None, **options: Any) -> ImageData:
@@ -265,38 +260,34 @@ class ImageData(DataModule):
                 )
 
     def _find_classes(self) -> list[str]:
-        """Names in order; every one has a training picture, and no part has a label beside them."""
-        trained = {name for row in self.parts["train"] for name in self.records.labels[row]}
+        """Names in order; every one has a training picture, and no part has another label."""
+        labels, where = self.records.labels, self.records.where
+        trained = {name for row in self.parts["train"] for name in labels[row]}
         for part in ("val", "test"):
             for row in self.parts[part]:
-                for name in self.records.labels[row]:
-                    if name not in trained:
-                        raise DataError(
-                            f"the label {name!r} of the {part} part is not in the training part",
-                            where=f"{self.records.where}, {self.records.ids[row]}",
-                            allowed=", ".join(sorted(trained)),
-                            mend=near(name, trained) or "add training pictures of it",
-                        )
+                for name in set(labels[row]) - trained:
+                    raise DataError(
+                        f"the label {name!r} of the {part} part is not in the training part",
+                        where=f"{where}, {self.records.ids[row]}",
+                        allowed=", ".join(sorted(trained)),
+                        mend=near(name, trained) or "add training pictures of it",
+                    )
         asked = self.options.classes
-        if asked is not None and set(asked) != trained:
-            wrong = sorted(set(asked) ^ trained)
-            unknown = wrong[0] not in asked
+        if asked is not None and (differ := sorted(set(asked) ^ trained)):
             raise DataError(
-                f"the label {wrong[0]!r} is unknown"
-                if unknown
-                else f"the class {wrong[0]!r} has no training picture",
-                where=self.records.where,
+                f"data.classes and the training part differ in {', '.join(differ)}",
+                where=where,
                 allowed=f"data.classes: {', '.join(asked)}",
-                mend=near(wrong[0], asked) if unknown else "add pictures, or remove the class",
+                mend="name each class that has training pictures, and no other",
             )
         order = asked or self.records.classes or sorted(trained)
         classes = [name for name in order if name in trained]
         if len(classes) < len(order):
             self.notes.append(f"{len(order) - len(classes)} classes have no picture, left out")
-        if len(classes) < (1 if self.multi_label else 2):
+        if len(classes) < 2 - self.multi_label:
             raise DataError(
                 f"there is only one class ({', '.join(classes) or 'none'})",
-                where=self.records.where,
+                where=where,
                 allowed="two classes or more",
             )
         return classes
@@ -413,9 +404,3 @@ class ImageData(DataModule):
                 allowed=", ".join(have),
                 mend="--data.test_share 0.2" if part == "test" else near(part, have),
             )
-
-
-def _existing(path: str | Path) -> Path:
-    if not Path(path).exists():
-        raise DataError("the data are not there", where=Path(path).absolute())
-    return Path(path)

@@ -7,7 +7,7 @@ at hand. Rows that were not measured say so once, when they are used.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from renshu.errors import ConfigError
@@ -32,10 +32,11 @@ class Device:
 
 @dataclass(frozen=True)
 class Defaults:
-    """Settings for one device, family of models and size of data set.
+    """Settings for one device.
 
-    `batch_size` is for one device. `source` is "measured: <command>" or a publication; rows of
-    which it says "not measured" are estimates from the device's data sheet.
+    `batch_size` is that of the family asked for, for one device; `num_workers` the most that is
+    useful, the cores at hand may allow fewer. `source` is "measured: <command>" or, after "not
+    measured", the publication that the row follows.
     """
 
     batch_size: int
@@ -46,142 +47,33 @@ class Defaults:
     reason: str
     source: str
 
-    @property
-    def measured(self) -> bool:
-        return self.source.startswith("measured")
 
-
-_NOT = "not measured; "
-
-# num_workers here is the most that is useful; the cores at hand may allow fewer.
-_TABLE: dict[tuple[str, Family], Defaults] = {
-    ("cpu", "small"): Defaults(
-        64,
-        "32-true",
-        0,
-        False,
-        False,
-        "many small steps learn faster than few large ones; compiling takes longer than the run",
-        _NOT + "Masters and Luschi, Revisiting Small Batch Training, 2018",
-    ),
-    ("cpu", "large"): Defaults(
-        32,
-        "32-true",
-        2,
-        True,
-        False,
-        "convolutions of oneDNN are faster in channels-last; workers share the cores",
-        _NOT + "PyTorch tutorial, Channels Last Memory Format",
-    ),
-    ("t4", "small"): Defaults(
-        256,
-        "16-mixed",
-        4,
-        True,
-        False,
-        "no bfloat16 before Ampere; float16 tensor cores want channels-last",
-        _NOT + "NVIDIA, Deep Learning Performance Guide, tensor core requirements",
-    ),
-    ("t4", "large"): Defaults(
-        64,
-        "16-mixed",
-        4,
-        True,
-        False,
-        "16 GB hold ResNet-50 at 224 pixels with 64 pictures in half precision",
-        _NOT + "NVIDIA, DeepLearningExamples, ResNet-50 on one 16 GB GPU",
-    ),
-    ("a100", "small"): Defaults(
-        512,
-        "bf16-mixed",
-        8,
-        True,
-        False,
-        "bfloat16 needs no scaler; small pictures need large batches to fill the device",
-        _NOT + "NVIDIA A100 white paper",
-    ),
-    ("a100", "large"): Defaults(
-        256,
-        "bf16-mixed",
-        8,
-        True,
-        True,
-        "256 pictures of 224 pixels fill the tensor cores and fit in 40 GB",
-        _NOT + "NVIDIA, DeepLearningExamples, ResNet-50 on A100",
-    ),
-    ("h100", "small"): Defaults(
-        1024,
-        "bf16-mixed",
-        12,
-        True,
-        False,
-        "as A100, with about twice its speed",
-        _NOT + "NVIDIA H100 white paper",
-    ),
-    ("h100", "large"): Defaults(
-        512,
-        "bf16-mixed",
-        12,
-        True,
-        True,
+# device: (batch of small, batch of large), precision, workers, channels-last, compile (large only),
+# reason, source
+_Row = tuple[tuple[int, int], str, int, bool, bool, str, str]
+_TABLE: dict[str, _Row] = {
+    "cpu": ((64, 32), "32-true", 2, True, False,
+        "small batches learn faster a pass; oneDNN convolves faster in channels-last",
+        "not measured; Masters and Luschi 2018; PyTorch, Channels Last Memory Format"),
+    "t4": ((256, 64), "16-mixed", 4, True, False,
+        "no bfloat16 before Ampere; 16 GB hold 64 pictures of ResNet-50 in half precision",
+        "not measured; NVIDIA, Mixed Precision Training guide; DeepLearningExamples"),
+    "a100": ((512, 256), "bf16-mixed", 8, True, True,
+        "bfloat16 needs no scaler; large batches fill the tensor cores, 256 fit in 40 GB",
+        "not measured; NVIDIA A100 white paper; DeepLearningExamples, ResNet-50"),
+    "h100": ((1024, 512), "bf16-mixed", 12, True, True,
         "as A100, with 80 GB for twice the pictures",
-        _NOT + "NVIDIA H100 white paper",
-    ),
-    ("gpu", "small"): Defaults(
-        256,
-        "16-mixed",
-        4,
-        True,
-        False,
-        "a GPU that the table does not know: float16 works on every generation since Volta",
-        _NOT + "PyTorch documentation, Automatic Mixed Precision",
-    ),
-    ("gpu", "large"): Defaults(
-        32,
-        "16-mixed",
-        4,
-        True,
-        False,
-        "a GPU that the table does not know: 32 pictures of 224 pixels fit in 8 GB",
-        _NOT + "PyTorch documentation, Automatic Mixed Precision",
-    ),
-    ("v5e", "small"): Defaults(
-        1024,
-        "bf16-true",
-        8,
-        False,
-        False,
-        "batches in multiples of 128 fill the matrix unit; XLA compiles and lays out by itself",
-        _NOT + "Google Cloud TPU performance guide",
-    ),
-    ("v5e", "large"): Defaults(
-        128,
-        "bf16-true",
-        8,
-        False,
-        False,
-        "16 GB a chip; batches in multiples of 128 fill the matrix unit",
-        _NOT + "Google Cloud TPU performance guide",
-    ),
-    ("mps", "small"): Defaults(
-        128,
-        "32-true",
-        0,
-        False,
-        False,
+        "not measured; NVIDIA H100 white paper"),
+    "gpu": ((256, 32), "16-mixed", 4, True, False,
+        "a GPU that is not in the table: float16 works since Volta, 32 pictures fit in 8 GB",
+        "not measured; PyTorch, Automatic Mixed Precision"),
+    "v5e": ((1024, 128), "bf16-true", 8, False, False,
+        "multiples of 128 fill the matrix unit; XLA compiles and lays out by itself",
+        "not measured; Google Cloud TPU performance guide"),
+    "mps": ((128, 32), "32-true", 2, False, False,
         "memory is shared with the CPU; autocast on MPS is incomplete",
-        _NOT + "PyTorch documentation, MPS backend",
-    ),
-    ("mps", "large"): Defaults(
-        32,
-        "32-true",
-        2,
-        False,
-        False,
-        "memory is shared with the CPU; autocast on MPS is incomplete",
-        _NOT + "PyTorch documentation, MPS backend",
-    ),
-}
+        "not measured; PyTorch, MPS backend"),
+}  # fmt: skip
 
 
 def resolve(device: Device, family: Family, image_size: int, samples: int) -> Defaults:
@@ -191,14 +83,21 @@ def resolve(device: Device, family: Family, image_size: int, samples: int) -> De
     with the area of pictures above 224 pixels (above 64 for small), and so that an epoch has at
     least 16 steps; it stays a power of two. Raises ConfigError for an unknown kind of device.
     """
-    row = _TABLE[(_key(device), family)]
-    usual = 64 if family == "small" else 224
-    fits = row.batch_size * min(1.0, (usual / max(image_size, 1)) ** 2)
-    batch = _power_of_two(min(fits, max(samples / 16, 8)))
-    workers = min(row.num_workers, max(device.cores - 1, 0))
-    if not row.measured:
-        say(f"the defaults for {device.name} are {row.source}", once=True)
-    return replace(row, batch_size=batch, num_workers=workers)
+    batches, precision, workers, channels_last, compiled, reason, source = _TABLE[_key(device)]
+    small = family == "small"
+    area = ((64 if small else 224) / max(image_size, 1)) ** 2
+    batch = min(batches[0 if small else 1] * min(1.0, area), max(samples / 16, 8))
+    if not source.startswith("measured"):
+        say(f"the defaults for {device.name} are {source}", once=True)
+    return Defaults(
+        batch_size=1 << max(int(batch).bit_length() - 1, 0),
+        precision=precision,
+        num_workers=min(workers, max(device.cores - 1, 0)),
+        channels_last=channels_last and not (small and device.kind == "cpu"),
+        compile=compiled and not small,
+        reason=reason,
+        source=source,
+    )
 
 
 def describe_device(accelerator: str = "auto") -> Device:
@@ -217,22 +116,11 @@ def describe_device(accelerator: str = "auto") -> Device:
 
 def _key(device: Device) -> str:
     if device.kind == "cuda":
-        name = device.name.lower()
-        return next(
-            (
-                key
-                for key in ("t4", "a100", "h100")
-                if key in name.split("-")[0] or key in name.split() or f"{key}-" in name
-            ),
-            "gpu",
-        )
+        words = device.name.lower().replace("-", " ").split()
+        return next((key for key in ("t4", "a100", "h100") if key in words), "gpu")
     keys = {"cpu": "cpu", "mps": "mps", "tpu": "v5e"}
     if device.kind not in keys:
         raise ConfigError(
             f"there are no defaults for {device.kind!r}", allowed=", ".join([*keys, "cuda"])
         )
     return keys[device.kind]
-
-
-def _power_of_two(value: float) -> int:
-    return 1 << max(int(value).bit_length() - 1, 0)

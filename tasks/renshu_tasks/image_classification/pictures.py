@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from renshu.errors import DataError
-from renshu_tasks.image_classification.readers import Raw, read_picture
+from renshu_tasks.image_classification.readers import read_picture
 from renshu_tasks.image_classification.records import Records
 
 Sample = dict[str, Tensor]
@@ -89,8 +89,7 @@ def as_batch(batch: Any) -> Any:
 
 def read(records: Records, row: int, **reading: Any) -> Tensor:
     """The picture of a row, decoded: uint8 [channels, H, W]."""
-    pictures: Sequence[Raw] = records.pictures  # type: ignore[assignment]
-    return read_picture(pictures[row], records.name(row), **reading)
+    return read_picture(*records.picture(row), **reading)
 
 
 def read_all(records: Records, rows: Iterable[int], **reading: Any) -> Tensor:

@@ -25,20 +25,7 @@ Raw = Path | bytes | Image.Image
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """The decoders that may run. PIL has others that start programs (EPS) or follow other files."""
 
-SUFFIXES = (
-    ".bmp",
-    ".gif",
-    ".jpeg",
-    ".jpg",
-    ".pbm",
-    ".pgm",
-    ".png",
-    ".pnm",
-    ".ppm",
-    ".tif",
-    ".tiff",
-    ".webp",
-)
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 MAX_PIXELS = 80_000_000
 Image.init()  # PIL looks for the decoders by itself only after the formats were compared
 _ONE_PICTURE = ("GIF", "PNG", "TIFF", "WEBP")  # a JPEG may have previews behind it

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Subset
 
 from renshu.errors import DataError
 from renshu_tasks.image_classification.readers import Raw
@@ -31,14 +31,14 @@ PART_NAMES = {
 class Records:
     """The samples of one source, in a fixed order; every list has one entry a sample.
 
-    `pictures` is a sequence of files, encoded bytes or PIL images; or a uint8 tensor
+    `pictures` gives a file, encoded bytes or a PIL image for a row; or it is a uint8 tensor
     [N, C, H, W] when the source is an array. `labels` holds one name a sample, several or none
     for multi-label data. `parts` says train, val or test where the source itself does.
     """
 
     ids: list[str]
     labels: list[tuple[str, ...]]
-    pictures: Sequence[Raw] | Tensor
+    pictures: Any
     where: str
     classes: list[str] | None = None
     parts: list[str] | None = None
@@ -48,44 +48,32 @@ class Records:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def name(self, row: int) -> str:
-        """How a message calls a sample: its file, or the source and its row."""
-        picture = None if isinstance(self.pictures, Tensor) else self.pictures[row]
-        return str(picture) if isinstance(picture, Path) else f"{self.where}, {self.ids[row]}"
+    def picture(self, row: int) -> tuple[Raw, str]:
+        """The picture of a row, and what a message calls it: its file, or the source and row."""
+        raw = self.pictures[row]
+        return raw, str(raw) if isinstance(raw, Path) else f"{self.where}, {self.ids[row]}"
 
     def keep(self, rows: list[int]) -> Records:
         """The samples of these rows."""
-        pictures = self.pictures
+
+        def chosen(column: Any) -> Any:
+            return column and [column[row] for row in rows]
+
         return replace(
             self,
-            ids=[self.ids[row] for row in rows],
-            labels=[self.labels[row] for row in rows],
-            pictures=pictures[rows] if isinstance(pictures, Tensor) else Chosen(pictures, rows),
-            parts=None if self.parts is None else [self.parts[row] for row in rows],
-            groups=None if self.groups is None else [self.groups[row] for row in rows],
+            ids=chosen(self.ids),
+            labels=chosen(self.labels),
+            pictures=Subset(self.pictures, rows),
+            parts=chosen(self.parts),
+            groups=chosen(self.groups),
         )
-
-
-class Chosen(Sequence):
-    """Some entries of a sequence, read when asked for."""
-
-    def __init__(self, values: Sequence[Raw], rows: list[int]) -> None:
-        self.values, self.rows = values, rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.values[self.rows[index]]
 
 
 def part_of(name: str, where: str) -> str:
     """train, val or test for any usual spelling of it; raises DataError for others."""
     if name.strip().lower() not in PART_NAMES:
         raise DataError(
-            f"{name!r} is not a part of a data set",
-            where=where,
-            allowed=", ".join(PART_NAMES),
+            f"{name!r} is not a part of a data set", where=where, allowed=", ".join(PART_NAMES)
         )
     return PART_NAMES[name.strip().lower()]
 

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import ConcatDataset, Dataset
 
 from renshu.errors import ConfigError, DataError, near
 from renshu_tasks.image_classification.demo import digits_file, load_digits
+from renshu_tasks.image_classification.folders import from_folder
 from renshu_tasks.image_classification.manifest import from_csv
 from renshu_tasks.image_classification.options import DataOptions
-from renshu_tasks.image_classification.readers import SUFFIXES
 from renshu_tasks.image_classification.records import (
-    PART_NAMES,
     PARTS,
     Records,
     as_pixels,
-    inside,
     part_of,
 )
 
@@ -56,102 +56,6 @@ def _from_directory(path: Path, options: DataOptions) -> Records:
     if files := hugging_face.tables(path):
         return hugging_face.from_tables(path, files, options)
     return from_folder(path, options)
-
-
-def from_folder(root: Path, options: DataOptions) -> Records:
-    """Class folders of pictures; or train, val and test folders of class folders."""
-    folders = _folders(root, root, options)
-    named = [folder for folder in folders if folder.name.lower() in PART_NAMES]
-    if any(part_of(folder.name, "") == "train" for folder in named) and len(named) > 1:
-        if len(named) < len(folders):
-            others = ", ".join(folder.name for folder in folders if folder not in named)
-            raise DataError(
-                f"parts (train, test) and other folders ({others}) stand side by side",
-                where=root,
-                allowed="class folders alone, or parts alone",
-                mend="move the other folders away",
-            )
-        parts = {part_of(folder.name, str(folder)): folder for folder in named}
-    elif len(named) == len(folders) == 1:
-        parts = {part_of(named[0].name, ""): named[0]}
-    else:
-        parts = {"": root}
-    files: list[Path] = []
-    labels: list[tuple[str, ...]] = []
-    given: list[str] = []
-    notes: list[str] = []
-    for part, folder in parts.items():
-        for name, file in _pictures(root, folder, options, notes):
-            files.append(file)
-            labels.append((name,))
-            given.append(part)
-    return Records(
-        ids=[file.relative_to(root).as_posix() for file in files],
-        labels=labels,
-        pictures=files,
-        where=str(root),
-        parts=None if "" in parts else given,
-        notes=notes,
-    )
-
-
-def _pictures(
-    root: Path, folder: Path, options: DataOptions, notes: list[str]
-) -> Iterable[tuple[str, Path]]:
-    """Class name and file of every picture below the class folders, sorted."""
-    classes = _folders(root, folder, options)
-    if len(classes) < 2:
-        raise DataError(
-            f"the folder has {len(classes)} class folder{'s' * (len(classes) != 1)}",
-            where=folder,
-            allowed="two or more folders, one a class, with the class's pictures",
-            mend="for example pictures/cat/1.jpg and pictures/dog/1.jpg",
-        )
-    for name in classes:
-        found = sorted(_walk(root, name, options))
-        pictures = [file for file in found if file.suffix.lower() in SUFFIXES]
-        if not pictures:
-            raise DataError(
-                "the class folder holds no picture",
-                where=name,
-                allowed=f"files ending {' '.join(SUFFIXES)}",
-                mend="add pictures, or remove the folder",
-            )
-        if len(pictures) < len(found):
-            notes.append(f"{name}: {len(found) - len(pictures)} files are no pictures, left out")
-        yield from ((name.name, file) for file in pictures)
-
-
-def _folders(root: Path, folder: Path, options: DataOptions) -> list[Path]:
-    entries = sorted(folder.iterdir())
-    return [entry for entry in entries if entry.is_dir() and _wanted(root, entry, options)]
-
-
-def _walk(root: Path, folder: Path, options: DataOptions, depth: int = 0) -> Iterable[Path]:
-    for entry in folder.iterdir():
-        if not _wanted(root, entry, options):
-            continue
-        if not entry.is_dir():
-            yield entry
-        elif entry.is_symlink() and inside(entry, entry.parent):
-            raise DataError("the link leads back to a folder that it is in", where=entry)
-        elif depth > 32:
-            raise DataError("the folders are nested too deep", where=entry, allowed="32 levels")
-        else:
-            yield from _walk(root, entry, options, depth + 1)
-
-
-def _wanted(root: Path, entry: Path, options: DataOptions) -> bool:
-    """Hidden entries are left out; a link out of the folder is refused unless allowed."""
-    if entry.name.startswith("."):
-        return False
-    if entry.is_symlink() and not options.allow_outside and not inside(root, entry):
-        raise DataError(
-            "the link leads out of the data folder",
-            where=entry,
-            mend="copy the file, or --data.allow_outside true",
-        )
-    return True
 
 
 def from_arrays(
@@ -252,8 +156,6 @@ def from_npz(path: Path) -> Records:
 
 def joined(several: list[Records], parts: list[str], where: str) -> Records:
     """Sources of several parts as one."""
-    import torch
-
     tensors = [one.pictures for one in several if isinstance(one.pictures, Tensor)]
     if len({tensor.shape[1:] for tensor in tensors}) > 1:
         raise DataError("the parts' images differ in shape", where=where)
@@ -262,26 +164,13 @@ def joined(several: list[Records], parts: list[str], where: str) -> Records:
             f"{part}/{name}" for part, one in zip(parts, several, strict=True) for name in one.ids
         ],
         labels=[label for one in several for label in one.labels],
-        pictures=torch.cat(tensors) if tensors else _Several([one.pictures for one in several]),
+        pictures=torch.cat(tensors)
+        if tensors
+        else ConcatDataset([one.pictures for one in several]),
         where=where,
         classes=several[0].classes,
         parts=[part for part, one in zip(parts, several, strict=True) for _ in one.ids],
     )
-
-
-class _Several(Sequence):
-    """Sequences one after the other."""
-
-    def __init__(self, sequences: list[Any]) -> None:
-        self.sequences = sequences
-        self.starts = np.cumsum([0] + [len(one) for one in sequences])
-
-    def __len__(self) -> int:
-        return int(self.starts[-1])
-
-    def __getitem__(self, index: Any) -> Any:
-        which = int(np.searchsorted(self.starts, index, side="right")) - 1
-        return self.sequences[which][int(index - self.starts[which])]
 
 
 def from_dataset(dataset: Any, where: str = "data set") -> Records:
@@ -317,7 +206,7 @@ def from_dataset(dataset: Any, where: str = "data set") -> Records:
     return records
 
 
-class _Firsts(Sequence):
+class _Firsts(Dataset):
     """The pictures of a data set of pairs."""
 
     def __init__(self, dataset: Any) -> None:

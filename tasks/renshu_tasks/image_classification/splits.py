@@ -69,38 +69,26 @@ def strata_of(labels: Sequence[tuple[str, ...]], multi_label: bool) -> list[str]
 
 
 def _check_options(options: DataOptions, parts: Sequence[str] | None) -> None:
-    given = set(parts or ())
-    if not 0 < options.val_share < 1:
-        raise ConfigError(
-            f"the validation share is {options.val_share}",
-            where="data.val_share",
-            allowed="above 0 and below 1: there is always a validation part",
-        )
-    if options.test_share is not None and not 0 <= options.test_share < 1:
-        raise ConfigError(
-            f"the test share is {options.test_share}",
-            where="data.test_share",
-            allowed="0 (no test part) to below 1",
-        )
-    if options.test_share is not None and ("test" in given or options.folds is not None):
-        raise ConfigError(
-            "the test part is already given by the source or by the folds",
-            where="data.test_share",
-            mend="leave test_share out",
-        )
-    if options.folds is None:
-        return
-    if options.folds < 2 or not 0 <= options.fold < options.folds:
-        raise ConfigError(
-            f"fold {options.fold} of {options.folds}",
-            where="data.fold, data.folds",
-            allowed="folds of 2 or more, fold from 0 to folds - 1",
-        )
-    if {"val", "test"} <= given:
-        raise ConfigError(
-            "the source has a validation and a test part, so nothing is left for folds to choose",
-            where="data.folds",
-        )
+    given, folds, share = set(parts or ()), options.folds, options.test_share
+    chosen = "test" in given or folds is not None
+    rules = {
+        "data.val_share above 0 and below 1: there is always a validation part": (
+            0 < options.val_share < 1
+        ),
+        "data.test_share from 0 (no test part) to below 1": share is None or 0 <= share < 1,
+        "no data.test_share where the source or data.folds give the test part": (
+            share is None or not chosen
+        ),
+        "data.folds of 2 or more, data.fold from 0 to folds - 1": (
+            folds is None or (folds >= 2 and 0 <= options.fold < folds)
+        ),
+        "no data.folds where the source has a validation and a test part": (
+            folds is None or not {"val", "test"} <= given
+        ),
+    }
+    for rule, holds in rules.items():
+        if not holds:
+            raise ConfigError("the data cannot be split as the options say", allowed=rule)
 
 
 class _Cutter:

@@ -29,24 +29,35 @@ def examine_all(records: Records, options: DataOptions) -> tuple[Records, list[F
     """
     if isinstance(records.pictures, Tensor):
         return records, [_facts(pixels) for pixels in records.pictures]
-    pictures, known = records.pictures, _Known(records.where, options.max_pixels)
+    known = _Known(records.where, options.max_pixels)
 
     def look(row: int) -> Facts | DataError:
-        raw = pictures[row]
+        raw, name = records.picture(row)
         try:
-            return examine(raw, records.name(row), known.pictures, options.max_pixels)
+            return examine(raw, name, known.pictures, options.max_pixels)
         except DataError as error:
             return error
 
     # only files may be read by several threads: a user's data set may not bear it
-    threads = min(8, os.cpu_count() or 1) if isinstance(pictures, list) else 1
+    threads = min(8, os.cpu_count() or 1) if isinstance(records.pictures, list) else 1
     with ThreadPoolExecutor(threads) as pool:
         found = list(pool.map(look, range(len(records))))
-    bad = [result for result in found if isinstance(result, DataError)]
     good = [row for row, result in enumerate(found) if isinstance(result, Facts)]
+    bad = [result for result in found if isinstance(result, DataError)]
     facts = [result for result in found if isinstance(result, Facts)]
     if bad and (options.on_bad_image == "fail" or not good):
-        raise _unreadable(bad, len(records))
+        raise (
+            bad[0]
+            if len(bad) == 1
+            else DataError(
+                f"{len(bad)} of {len(found)} pictures cannot be read; the first:",
+                where="\n           ".join(
+                    f"{error.where}: {error.what}" for error in bad[:_SHOWN]
+                ),
+                allowed=bad[0].allowed,
+                mend=bad[0].mend,
+            )
+        )
     known.keep(facts)
     if bad:
         records = records.keep(good)
@@ -80,18 +91,6 @@ def _facts(pixels: Tensor) -> Facts:
     height, width = pixels.shape[1:]
     return Facts(
         hashlib.sha256(content).hexdigest(), pixels.numel(), width, height, len(pixels) == 1
-    )
-
-
-def _unreadable(bad: list[DataError], count: int) -> DataError:
-    if len(bad) == 1:
-        return bad[0]
-    listed = "\n           ".join(f"{error.where}: {error.what}" for error in bad[:_SHOWN])
-    return DataError(
-        f"{len(bad)} of {count} pictures cannot be read; the first:",
-        where=listed,
-        allowed=bad[0].allowed,
-        mend=bad[0].mend,
     )
 
 

@@ -226,9 +226,9 @@ def test_the_order_of_classes_can_be_given(digits: tuple):
 
 def test_unknown_and_missing_classes_are_named(digits: tuple):
     records = ImageData.from_arrays(*digits).records
-    with pytest.raises(DataError, match="label '9' is unknown"):
+    with pytest.raises(DataError, match="training part differ in 9"):
         ImageData(records, DataOptions(classes=[str(k) for k in range(9)]))
-    with pytest.raises(DataError, match="class '10' has no training picture"):
+    with pytest.raises(DataError, match="training part differ in 10"):
         ImageData(records, DataOptions(classes=[str(k) for k in range(11)]))
 
 

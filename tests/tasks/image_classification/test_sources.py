@@ -79,7 +79,7 @@ def test_parts_beside_classes_are_refused_as_unclear(write_digits: Write):
     write_digits(Path("d/train"), 0, 50)
     write_digits(Path("d/test"), 50, 99)
     write_digits(Path("d/extra"), 99, 120)
-    with pytest.raises(DataError, match=r"\(extra\) stand side by side"):
+    with pytest.raises(DataError, match="not clear which folders are parts: extra, test, train"):
         _build(path="d")
 
 
@@ -183,11 +183,24 @@ def test_a_link_out_of_the_folder_is_refused_unless_allowed(write_digits: Write,
         _build(path="d")
 
 
+def test_two_folders_of_one_part_are_refused(write_digits: Write):
+    for name, first in (("train", 0), ("val", 100), ("validation", 150)):
+        write_digits(Path("d", name), first, first + 50)
+    with pytest.raises(DataError, match="not clear which folders are parts"):
+        _build(path="d")
+
+
+def test_a_class_may_be_called_train(write_digits: Write):
+    write_digits(Path("d"), 0, 100)
+    Path("d/0").rename("d/train")
+    assert "train" in _build(path="d").classes
+
+
 @pytest.mark.timeout(20)
 def test_a_link_to_its_own_folder_ends_in_an_error(write_digits: Write):
     write_digits(Path("d"), 0, 100)
     Path("d/3/loop").symlink_to(Path("d/3").absolute())
-    with pytest.raises(DataError, match=r"back to a folder(.|\n)*loop"):
+    with pytest.raises(DataError, match=r"nested without end(.|\n)*loop"):
         _build(path="d")
 
 
