@@ -109,12 +109,12 @@ def _leading(item: Any, path: str, sizes: dict[int, str]) -> None:
     if isinstance(item, Tensor):
         if item.ndim:
             sizes.setdefault(item.shape[0], path)
-    elif isinstance(item, Mapping):
-        for key, value in item.items():
-            _leading(value, f"{path}[{key!r}]", sizes)
     elif isinstance(item, (list, tuple)):
         for number, value in enumerate(item):
             _leading(value, f"{path}[{number}]", sizes)
+    elif isinstance(item, Mapping):
+        for key, value in item.items():
+            _leading(value, f"{path}[{key!r}]", sizes)
     elif dataclasses.is_dataclass(item):
         for field in dataclasses.fields(item):
             _leading(getattr(item, field.name), f"{path}.{field.name}", sizes)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
 import torch
 
 from renshu.errors import ConfigError, near
@@ -44,6 +48,24 @@ def resolve(accelerator: str, devices: int | str | list[int]) -> list[torch.devi
             mend='devices="auto"',
         )
     return [torch.device(kind) if kind in ("cpu", "mps") else torch.device(kind, i) for i in wanted]
+
+
+@contextmanager
+def algorithms(
+    deterministic: bool | Literal["warn"] | None, benchmark: bool | None
+) -> Iterator[None]:
+    """torch's choice of algorithms for the length of a run; None leaves it as it is."""
+    mode = torch.get_deterministic_debug_mode()
+    cudnn = torch.backends.cudnn.benchmark
+    if deterministic is not None:
+        torch.use_deterministic_algorithms(bool(deterministic), warn_only=deterministic == "warn")
+    if benchmark is not None:
+        torch.backends.cudnn.benchmark = benchmark
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(mode)
+        torch.backends.cudnn.benchmark = cudnn
 
 
 def _kind(accelerator: str) -> str:

@@ -27,7 +27,9 @@ def fit(plan: Plan) -> None:
     plan.events = _plan_events(plan)
     while not finished(plan):
         _epoch(plan)
-    plan.call("on_train_end")
+    if plan.signal is None:
+        # Callbacks may put final weights in place here; an interrupted run is saved as it stands.
+        plan.call("on_train_end")
 
 
 def finished(plan: Plan) -> bool:
@@ -56,7 +58,7 @@ def _epoch(plan: Plan) -> None:
     transfers, results.phase = plan.transfers, BATCH
     for batch, count in feed.epoch(progress.epoch, progress.epoch_samples, progress.batch):
         for transfer in transfers:
-            batch = transfer(batch)
+            batch = transfer(batch, 0)
         index = progress.batch
         results.batch, results.count = batch, count
         if before and -1 in [hook(batch, index) for hook in before]:
@@ -301,9 +303,14 @@ def _manual(plan: Plan, batch: Any, index: int) -> Any:
 
 
 def _events(plan: Plan) -> None:
-    """Whatever is due now, in the order validate, schedule, log, save."""
+    """Whatever is due now, in the order validate, schedule, log, save.
+
+    What a signal leaves undone stays due, and is done first when the run is resumed.
+    """
     plan.clock()
     for event in plan.events:
+        if plan.signal is not None:
+            return
         count = event.interval.count(plan.progress)
         mark = plan.marks.get(event.name, 0)
         if count > mark:
@@ -312,7 +319,6 @@ def _events(plan: Plan) -> None:
             event.run()
             if plan.signal is not None and event.name == "validate":
                 plan.marks[event.name] = mark
-                return
     plan.wake = _wake(plan)
 
 
@@ -454,7 +460,7 @@ def _outputs(
         results.loader, results.phase = (number if several else None), BATCH
         for index, (batch, count) in enumerate(feed.epoch(plan.progress.epoch, 0, 0)):
             for transfer in plan.transfers:
-                batch = transfer(batch)
+                batch = transfer(batch, number)
             results.batch, results.count = batch, count
             for hook in start:
                 hook(batch, index, number)

@@ -72,7 +72,7 @@ def read_optimizers(value: Any, where: str) -> Optimizers:
             raise ConfigError(
                 f"configure_optimizers gave a {type(optimizer).__name__}",
                 where=where,
-                allowed="one or several optimisers, dicts with 'optimizer', (optimisers, schedulers)",
+                allowed="optimisers, dicts with 'optimizer', or (optimisers, schedulers)",
             )
     return found
 

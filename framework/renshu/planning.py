@@ -87,7 +87,7 @@ def loaders(module: Module, datamodule: DataModule | None, given: Any, stage: st
     if value is None:
         return []
     # A list may be several loaders, or one list of ready batches.
-    several = isinstance(value, (list, tuple)) and any(map(_is_loader, value))
+    several = isinstance(value, (list, tuple)) and any(map(_is_loader, value[:8]))
     if stage == "fit" and several:
         raise ConfigError(
             "several training loaders at once are not built yet",
@@ -148,15 +148,15 @@ def transfers(plan: Plan) -> list[Callable[..., Any]]:
 
     device, precision = plan.strategy.device, plan.precision
     if (before := user("on_before_batch_transfer")) is not None:
-        found.append(lambda batch: before(batch, 0))
+        found.append(before)
     if (own := user("transfer_batch_to_device")) is not None:
-        found.append(lambda batch: own(batch, device, 0))
+        found.append(lambda batch, number: own(batch, device, number))
     elif device.type != "cpu":
-        found.append(lambda batch: move(batch, device))
+        found.append(lambda batch, _: move(batch, device))
     if precision.casts:
-        found.append(lambda batch: cast(batch, precision.dtype))
+        found.append(lambda batch, _: cast(batch, precision.dtype))
     if (after := user("on_after_batch_transfer")) is not None:
-        found.append(lambda batch: after(batch, 0))
+        found.append(after)
     return found
 
 

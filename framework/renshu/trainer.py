@@ -15,7 +15,7 @@ from torch import Tensor
 from renshu import loops, planning, resume
 from renshu.callbacks.callback import Callback
 from renshu.data import DataModule
-from renshu.devices import resolve
+from renshu.devices import algorithms, resolve
 from renshu.errors import ConfigError, NonFiniteError, near
 from renshu.feed import Feed
 from renshu.intervals import Progress
@@ -71,6 +71,7 @@ class Trainer:
         self.sanity_checking = False
         self.interrupted = False
         self.state_stage: str | None = None
+        self._outer_stage: str | None = None
         self._bar_metrics: dict[str, Tensor] = {}
         self._plan: Plan | None = None
         self._run: RunFolder | None = None
@@ -100,14 +101,16 @@ class Trainer:
         if isinstance(train_dataloaders, DataModule):
             train_dataloaders, datamodule = None, train_dataloaders
         plan = self._begin(model, datamodule)
-        state, where = self._open(ckpt_path)
         with self._running(plan, "fit"):
+            state, where = self._open(ckpt_path)
             self._plan_fit(plan, train_dataloaders, val_dataloaders, state, where)
             with Signals(plan), torch.autograd.set_detect_anomaly(self.options.detect_anomaly):
                 loops.fit(plan)
                 loops.refuse_non_finite(plan)
-            self._stop_and_save(plan)
-            plan.call("on_fit_end")
+            if plan.signal is None:
+                plan.call("on_fit_end")
+            else:
+                self._stop_and_save(plan)
         if plan.signal == signal.SIGTERM:
             raise SystemExit(128 + signal.SIGTERM)
 
@@ -385,8 +388,10 @@ class Trainer:
         """Whatever happens: hooks are told, workers end, loggers and saves are complete."""
         status = "failed"
         self.enter_stage("train" if stage == "fit" else stage)
+        options = self.options
         try:
-            yield
+            with algorithms(options.deterministic, options.benchmark):
+                yield
             status = "success" if plan.signal is None else "interrupted"
         except BaseException as error:
             plan.module.__dict__["_results"] = None
@@ -414,7 +419,7 @@ class Trainer:
                 self._saver = None
             if self._run is not None:
                 self._run.unlock()
-            self.state_stage = None
+            self.state_stage = self._outer_stage = None
 
     def _tear_down(self, plan: Plan, stage: str) -> None:
         if plan.datamodule is not None:
@@ -425,8 +430,6 @@ class Trainer:
 
     def _stop_and_save(self, plan: Plan) -> None:
         """After a signal: save where the run stands, and say how to go on."""
-        if plan.signal is None:
-            return
         self.interrupted = True
         if self._run is None or not self._saves:
             say("stopped; nothing was saved, since checkpoints are off")
@@ -447,10 +450,10 @@ class Trainer:
             raise KeyboardInterrupt
 
     def enter_stage(self, stage: str) -> None:
-        self._outer_stage, self.state_stage = getattr(self, "state_stage", None), stage
+        self._outer_stage, self.state_stage = self.state_stage, stage
 
     def leave_stage(self) -> None:
-        self.state_stage = self._outer_stage
+        self.state_stage, self._outer_stage = self._outer_stage, None
 
     @contextmanager
     def sanity(self, plan: Plan) -> Iterator[list[Feed]]:
@@ -557,7 +560,7 @@ class Trainer:
             self.epoch_metrics[name] = self.epoch_metrics[entry.name] = value
             if entry.prog_bar:
                 self._bar_metrics[name] = value
-        if not self.sanity_checking:
+        if self._fitting and not self.sanity_checking:
             self.log_metrics({n: read[n] for n, (entry, _) in found.items() if entry.logger})
         return read
 
@@ -740,6 +743,10 @@ class Trainer:
     @property
     def log_every_n_steps(self) -> int:
         return self.options.log_every_n_steps or 50
+
+    @property
+    def _fitting(self) -> bool:
+        return "train" in (self.state_stage, self._outer_stage)
 
     @property
     def training(self) -> bool:
