@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from renshu.cli.table import TableWriter
 from renshu_tasks.image_classification import augment, calibration, gradcam, metrics, models
 
 if TYPE_CHECKING:
@@ -102,11 +102,13 @@ def evaluate(module: ImageClassifier, data: ImageData, split: str, run_dir: Path
     folder = Path(run_dir) / "evaluation" / split
     folder.mkdir(parents=True, exist_ok=True)
     if not module.multi_label:
-        table = metrics.confusion_matrix(outcome.labels, predicted, len(module.classes))
-        write_json(folder / "confusion.json", {"classes": module.classes, "rows": table.tolist()})
+        counts = metrics.confusion_matrix(outcome.labels, predicted, len(module.classes))
+        write_json(folder / "confusion.json", {"classes": module.classes, "rows": counts.tolist()})
     ids = [data.records.ids[row] for row in outcome.index.tolist()]
     rows = prediction_rows(module, ids, probabilities, predicted, outcome.labels)
-    write_csv(folder / "predictions.csv", rows)
+    with TableWriter(folder / "predictions.csv") as table:
+        for row in rows:
+            table.write(row)
     arrays = {
         "probabilities": probabilities.contiguous(),
         "logits": outcome.logits,
@@ -238,22 +240,3 @@ def write_png(file: Path, image: Tensor) -> None:
 def write_json(file: Path, value: Any) -> None:
     """JSON without NaN and infinity, which other readers refuse."""
     file.write_text(json.dumps(value, indent=1, allow_nan=False), encoding="utf-8")
-
-
-def write_csv(file: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Rows as CSV; text that a spreadsheet would run as a formula is led by an apostrophe."""
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        writer = None
-        for row in rows:
-            if writer is None:
-                writer = csv.DictWriter(stream, [safe(name) for name in row])
-                writer.writeheader()
-            writer.writerow({safe(k): safe(v) for k, v in row.items()})
-
-
-def safe(value: Any) -> Any:
-    """Text that starts like a formula, or with an apostrophe, gets one in front; numbers stay."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in _FORMULA else value
-
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "'")

@@ -202,7 +202,7 @@ class ImageClassifier(Module):
 
     # --- what learns -----------------------------------------------------------------------------
 
-    def on_fit_start(self) -> None:
+    def on_train_start(self) -> None:
         self._switch()  # a resume inside an epoch has no start of the epoch
 
     def on_train_epoch_start(self) -> None:
