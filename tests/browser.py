@@ -78,17 +78,15 @@ class Browser:
         return message
 
     @contextmanager
-    def page(self, url: str, width: int = 1200, **media: str) -> Iterator[Page]:
-        """A loaded page; `media` are features such as prefers_color_scheme="dark"."""
+    def page(self, url: str, width: int = 1200) -> Iterator[Page]:
+        """A loaded page in the light scheme."""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         page = Page(self, session)
         for domain in ("Page", "Runtime", "Network", "Log"):
             page.call(f"{domain}.enable")
-        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-        page.call("Emulation.setDeviceMetricsOverride", **size)
-        features = [{"name": k.replace("_", "-"), "value": v} for k, v in media.items()]
-        page.call("Emulation.setEmulatedMedia", features=features)
+        page.resize(width)
+        page.prefer("light")
         page.open(url)
         yield page
         self.call("Target.closeTarget", targetId=target)
@@ -118,6 +116,16 @@ class Page:
         self.call("Page.navigate", url=url)
         while len(self.events("Page.loadEventFired")) == before:
             self._browser.receive()
+
+    def resize(self, width: int) -> None:
+        """Give the window a width in CSS pixels."""
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        self.call("Emulation.setDeviceMetricsOverride", **size)
+
+    def prefer(self, scheme: str) -> None:
+        """Let the user prefer the "light" or the "dark" scheme."""
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        self.call("Emulation.setEmulatedMedia", features=[feature])
 
     def events(self, *methods: str) -> list[dict[str, Any]]:
         """The parameters of the events of these kinds, so far."""

@@ -34,27 +34,32 @@ def drawn(page: Page) -> None:
     page.wait("[...document.querySelectorAll('.chart')].every(c => c.querySelector('.main-svg'))")
 
 
-def test_opens_offline_with_charts_and_pictures_and_without_complaint(
-    browser: Browser, run: Path
-) -> None:
+@pytest.fixture(scope="module")
+def opened(browser: Browser, run: Path) -> Iterator[Page]:
+    """The report in the light scheme, 1200 pixels wide."""
     with browser.page(url(run)) as page:
         drawn(page)
-        assert page.run("document.querySelectorAll('.chart').length") >= 6
-        assert page.run("document.querySelectorAll('.chart .scatterlayer .trace').length") >= 6
-        pictures = page.run("[...document.images].map(i => [i.complete, i.naturalWidth])")
-        assert len(pictures) == 24
-        assert all(complete and width > 0 for complete, width in pictures)
-        assert page.complaints() == []
-        assert {address.split(":")[0] for address in page.requests()} <= {"file", "data"}
+        yield page
 
 
-@pytest.mark.parametrize("width", [320, 400, 800, 1600])
-def test_no_width_needs_scrolling_sideways(browser: Browser, run: Path, width: int) -> None:
-    with browser.page(url(run), width) as page:
-        drawn(page)
-        assert page.run("document.documentElement.scrollWidth") <= width
-        wide = "[...document.querySelectorAll('.chart svg')].filter(s => s.getBoundingClientRect()"
-        assert page.run(f"{wide}.right > innerWidth).length") == 0
+def test_opens_offline_with_charts_and_pictures_and_without_complaint(opened: Page) -> None:
+    assert opened.run("document.querySelectorAll('.chart').length") >= 6
+    assert opened.run("document.querySelectorAll('.chart .scatterlayer .trace').length") >= 6
+    pictures = opened.run("[...document.images].map(i => [i.complete, i.naturalWidth])")
+    assert len(pictures) == 24
+    assert all(complete and width > 0 for complete, width in pictures)
+    assert opened.complaints() == []
+    assert {address.split(":")[0] for address in opened.requests()} <= {"file", "data"}
+
+
+@pytest.mark.parametrize("width", [320, 400, 800, 1600, 1200])
+def test_no_width_needs_scrolling_sideways(opened: Page, width: int) -> None:
+    opened.resize(width)
+    charts = (
+        "[...document.querySelectorAll('.chart svg')].map(s => s.getBoundingClientRect().right)"
+    )
+    opened.wait(f"innerWidth === {width} && Math.max(...{charts}) <= {width}")
+    assert opened.run("document.documentElement.scrollWidth") <= width
 
 
 def test_the_folder_alone_can_be_copied(browser: Browser, run: Path, tmp_path: Path) -> None:
@@ -71,10 +76,12 @@ def test_without_the_script_the_numbers_are_shown(
     copy = copy_run(run, tmp_path / "copy")
     (copy / "plotly.min.js").unlink()
     with browser.page(url(copy)) as page:
-        notes = page.run("[...document.querySelectorAll('.chart')].map(c => c.textContent)")
+        notes = page.run("[...document.querySelectorAll('[data-figure]')].map(c => c.textContent)")
         assert notes
         assert all("plotly.min.js is not beside this page" in note for note in notes)
-        assert page.run("[...document.querySelectorAll('.chart + details')].every(d => d.open)")
+        assert page.run(
+            "[...document.querySelectorAll('[data-figure] + details')].every(d => d.open)"
+        )
 
 
 def test_hostile_names_change_no_tag_and_no_attribute_of_the_drawn_page(
@@ -117,27 +124,30 @@ def test_the_content_policy_stops_what_would_be_smuggled_in(browser: Browser, ru
         assert len(page.complaints()) >= 2
 
 
-def test_a_click_on_a_head_sorts(browser: Browser, run: Path) -> None:
+def test_a_click_on_a_head_sorts(opened: Page) -> None:
     rows = "[...document.querySelectorAll('table.sortable tbody tr')]"
-    column = rows + ".map(r => +r.cells[{}].dataset.value)"
-    head = "document.querySelector('table.sortable').tHead.rows[0].cells[{}]"
-    with browser.page(url(run)) as page:
-        before = page.run(column.format(3))
-        page.run(f"{head.format(3)}.querySelector('button').click()")
-        assert page.run(column.format(3)) == sorted(before)
-        assert page.run(f"{head.format(3)}.getAttribute('aria-sort')") == "ascending"
-        page.run(f"{head.format(3)}.querySelector('button').click()")
-        assert page.run(column.format(3)) == sorted(before, reverse=True)
+    column = rows + ".map(r => +r.cells[3].dataset.value)"
+    head = "document.querySelector('table.sortable').tHead.rows[0].cells[3]"
+    before = opened.run(column)
+    opened.run(f"{head}.querySelector('button').click()")
+    assert opened.run(column) == sorted(before)
+    assert opened.run(f"{head}.getAttribute('aria-sort')") == "ascending"
+    opened.run(f"{head}.querySelector('button').click()")
+    assert opened.run(column) == sorted(before, reverse=True)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out_from_its_ground(browser: Browser, run: Path, scheme: str) -> None:
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_text_stands_out_from_its_ground(opened: Page, scheme: str) -> None:
     """Contrast of at least 4.5 (WCAG 2.2, 1.4.3) for every text, charts included."""
-    with browser.page(url(run), prefers_color_scheme=scheme) as page:
-        drawn(page)
-        assert page.run("document.querySelectorAll('.chart text').length") > 40
-        assert page.run(LOW_CONTRAST) == []
+    opened.prefer(scheme)
+    opened.wait(f"{INK} === '{INKS[scheme]}'")
+    assert opened.run("document.querySelectorAll('.chart text').length") > 40
+    assert opened.run(LOW_CONTRAST) == []
 
+
+INK = "getComputedStyle(document.querySelector('.chart .xtick text')).fill"
+INKS = {"light": "rgb(86, 96, 113)", "dark": "rgb(159, 171, 189)"}
+"""The colour of a chart's axis in each scheme."""
 
 LOW_CONTRAST = """
 (() => {
@@ -169,27 +179,22 @@ LOW_CONTRAST = """
 """
 
 
-def test_on_paper_the_charts_are_light(browser: Browser, run: Path) -> None:
-    ink = "getComputedStyle(document.querySelector('.chart .xtick text')).fill"
-    with browser.page(url(run), prefers_color_scheme="dark") as page:
-        drawn(page)
-        dark = page.run(ink)
-        page.run("dispatchEvent(new Event('beforeprint'))")
-        light = page.run(ink)
-        page.run("dispatchEvent(new Event('afterprint'))")
-        assert (dark, page.run(ink)) == ("rgb(159, 171, 189)", dark)
-        assert light == "rgb(86, 96, 113)"
+def test_on_paper_the_charts_are_light(opened: Page) -> None:
+    opened.prefer("dark")
+    opened.wait(f"{INK} === '{INKS['dark']}'")
+    opened.run("dispatchEvent(new Event('beforeprint'))")
+    assert opened.run(INK) == INKS["light"]
+    opened.run("dispatchEvent(new Event('afterprint'))")
+    assert opened.run(INK) == INKS["dark"]
 
 
-def test_everything_is_named_for_who_cannot_see_it(browser: Browser, run: Path) -> None:
-    with browser.page(url(run)) as page:
-        assert page.run("[...document.images].every(i => i.alt.length > 3)")
-        assert page.run("[...document.querySelectorAll('.chart')].every(c => c.ariaLabel)")
-        assert page.run("[...document.querySelectorAll('table')].every(t => t.caption.textContent)")
-        heads = "[...document.querySelectorAll('h1, h2, h3')].map(h => +h.tagName[1])"
-        levels = page.run(heads)
-        assert levels[0] == 1
-        assert all(b - a <= 1 for a, b in pairwise(levels))
+def test_everything_is_named_for_who_cannot_see_it(opened: Page) -> None:
+    assert opened.run("[...document.images].every(i => i.alt.length > 3)")
+    assert opened.run("[...document.querySelectorAll('.chart')].every(c => c.ariaLabel)")
+    assert opened.run("[...document.querySelectorAll('table')].every(t => t.caption.textContent)")
+    levels = opened.run("[...document.querySelectorAll('h1, h2, h3')].map(h => +h.tagName[1])")
+    assert levels[0] == 1
+    assert all(b - a <= 1 for a, b in pairwise(levels))
 
 
 def test_a_run_that_has_only_started_opens_too(browser: Browser, tmp_path: Path) -> None:
