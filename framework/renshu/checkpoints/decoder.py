@@ -95,7 +95,7 @@ class Decoder:
         import numpy as np
 
         data, dtype = bytes.fromhex(tree["hex"]), _numpy_dtype(tree["dtype"])
-        return np.frombuffer(data, dtype=dtype, count=1)[0] if data else dtype.type()
+        return np.frombuffer(data, dtype=dtype)[0] if dtype.itemsize else dtype.type()
 
     def defaultdict(self, tree: dict[str, Any], path: str) -> Any:
         factory = None if tree["factory"] is None else FACTORIES[tree["factory"]]
