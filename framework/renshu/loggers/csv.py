@@ -62,6 +62,7 @@ class CSVLogger(Logger):
         self._tail: dict[str, str] | None = None  # what the file's last row says of the open one
         self._step = self._mark = -1
         self._flushed_at = time.monotonic()
+        self._ended = False
 
     @property
     def path(self) -> Path:
@@ -93,6 +94,8 @@ class CSVLogger(Logger):
         write_hparams(self.path.with_name("hparams.yaml"), self._hparams)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        if self.log_dir is None:
+            return
         with self._lock:
             if step < self._step:
                 if step < self._mark:
@@ -102,6 +105,8 @@ class CSVLogger(Logger):
                 self._next_row(step)
             for name, value in metrics.items():
                 self._row[self._column(name)] = _number(value)
+            if self._ended:
+                self.save()
 
     def _column(self, name: str) -> str:
         if name in ("epoch", "samples"):
@@ -128,6 +133,7 @@ class CSVLogger(Logger):
     def finalize(self, status: str) -> None:
         if self.log_dir is not None:
             self.save()
+        self._ended = True
 
     def _flush(self, rows: list[dict[str, str]], tail: dict[str, str] | None) -> None:
         """Write rows; the first may be the file's last row, which then stays or is replaced."""
