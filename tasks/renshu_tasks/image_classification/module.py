@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from renshu.callbacks.callback import Callback
+from renshu.callbacks.ema import EMA
 from renshu.errors import ConfigError
 from renshu.module import Module
 from renshu_tasks.image_classification import augment, finetune, models
@@ -22,7 +24,6 @@ from renshu_tasks.image_classification.options import (
 )
 
 if TYPE_CHECKING:
-    from renshu.callbacks.callback import Callback
     from renshu_tasks.image_classification.data import ImageData
 
 Batch = dict[str, Tensor]
@@ -302,13 +303,26 @@ def build(options: ImageClassificationOptions, data: ImageData) -> ImageClassifi
     )
 
 
+class WarmEMA(EMA):
+    """Moving average whose decay grows as (1 + n) / (10 + n) up to the one that was asked for.
+
+    So a short run is not held back by its first weights. The schedule is TensorFlow's
+    (`ExponentialMovingAverage(num_updates=…)`).
+    """
+
+    def __init__(self, decay: float) -> None:
+        super().__init__(decay)
+        self.highest = decay
+
+    def should_update(self, step_idx: int, epoch_idx: int) -> bool:
+        self.decay = min(self.highest, (1 + step_idx) / (10 + step_idx))
+        return True
+
+
 def callbacks(options: ImageClassificationOptions) -> list[Callback]:
     """Averaged weights, unless switched off."""
-    if not options.training.ema_decay:
-        return []
-    from renshu.callbacks import EMA
-
-    return [EMA(decay=options.training.ema_decay)]
+    decay = options.training.ema_decay
+    return [WarmEMA(decay)] if decay else []
 
 
 def finish(module: ImageClassifier, data: ImageData, run_dir: Path) -> None:

@@ -184,3 +184,24 @@ def test_predictions_of_the_trainer_are_calibrated_probabilities(digits: tuple) 
     batch = module.on_after_batch_transfer(batch_of(data, "predict"))
     expected = (module.logits(batch["image"]) / 2).softmax(1)
     assert torch.allclose(found[: len(expected)], expected, atol=1e-6)
+
+
+def test_averaged_weights_are_kept_and_a_short_run_does_not_stick_to_its_start(
+    digits: tuple,
+) -> None:
+    data = some_digits(digits)
+    module = build(data)
+    seen: list[torch.Tensor] = []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+            seen.append(module.model.head.weight.detach().clone())
+
+    ema = parts.callbacks(ImageClassificationOptions(training=TrainingOptions(ema_decay=0.9)))
+    fit(module, data, 3, callbacks=[*ema, Watch()])
+    expected = seen[0]
+    for step, weights in enumerate(seen[1:], start=1):
+        decay = min(0.9, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * weights
+    assert torch.allclose(module.model.head.weight, expected, atol=1e-6)
+    assert parts.callbacks(ImageClassificationOptions(training=TrainingOptions(ema_decay=0))) == []
