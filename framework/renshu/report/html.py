@@ -165,7 +165,7 @@ def _headline(headline: Headline) -> str:
     low, high, unit = headline.low, headline.high, esc(headline.unit)
     interval = ""
     if low is not None and high is not None:
-        ends = f"{figure(headline, low)} to {figure(headline, high)}"
+        ends = f"{figure(headline, low)}–{figure(headline, high)}"
         interval = f'<p class="note">95 %: {esc(ends)}</p>'
         if 0 <= low <= headline.value <= high <= 1:
             interval = _range(low, high) + interval

@@ -91,7 +91,7 @@ def _read_progress(path: Path) -> dict[str, Any]:
     newest: dict[str, Any] = {}
     for file in path.glob("checkpoints/*/state.json"):
         try:
-            progress = json.loads(file.read_text(encoding="utf-8"))["progress"]
+            progress = json.loads(file.read_text(encoding="utf-8"))["state"]["progress"]
             if progress["step"] >= newest.get("step", 0):
                 newest = progress
         except (OSError, ValueError, LookupError, TypeError, RecursionError):

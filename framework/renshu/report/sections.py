@@ -53,12 +53,15 @@ def curves(run: Run) -> Section:
         groups.setdefault(title, {})[line] = (series.steps, series.values)
     order = sorted(groups, key=lambda name: (name != "loss", name == RATE, -len(groups[name])))
     charts = [_curve(title, groups[title]) for title in order[:MAX_CHARTS]]
-    left = len(order) - len(charts)
-    more = f" {left} more are in metrics.csv." if left > 0 else ""
+    said = "Values as they were logged, by optimiser step."
+    if run.counters:
+        said += f" The last row is of epoch {run.counters['epoch']:.0f}, counted from 0."
+    if len(order) > MAX_CHARTS:
+        said += f" {len(order) - MAX_CHARTS} more are in metrics.csv."
     return Section(
         "Training",
         charts,
-        lead=f"Values as they were logged, by optimiser step.{more}" if charts else "",
+        lead=said if charts else "",
         empty="No value was logged, so there are no curves.",
     )
 

@@ -67,7 +67,7 @@ def test_report_holds_figures_curves_errors_pictures_calibration_and_command(dig
     metrics = json.loads((digits / "evaluation/test/metrics.json").read_text())
     accuracy = metrics["accuracy"]
     assert f"{100 * accuracy['value']:.1f}" in text
-    assert f"95 %: {100 * accuracy['low']:.1f} to {100 * accuracy['high']:.1f}" in text
+    assert f"95 %: {100 * accuracy['low']:.1f}–{100 * accuracy['high']:.1f}" in text
     for heading in ("Training", "Confusion", "Classes", "Worst pictures", "Calibration"):
         assert heading in text
     for heading in ("Abstention", "Data", "Reproduce", "Settings", "Timings"):
@@ -117,7 +117,7 @@ def test_training_time_is_that_of_the_newest_checkpoint(digits: Path, tmp_path: 
     for step, seconds in ((90, 20.0), (9, 2.0)):
         folder = run / "checkpoints" / f"step={step:06}"
         folder.mkdir(parents=True)
-        state = {"progress": {"step": step, "samples": 100 * step, "seconds": seconds}}
+        state = {"state": {"progress": {"step": step, "samples": 100 * step, "seconds": seconds}}}
         (folder / "state.json").write_text(json.dumps(state))
     (run / "checkpoints" / "step=000099").mkdir()
     (run / "checkpoints" / "step=000099" / "state.json").write_text('{"progress": {"st')
@@ -349,7 +349,7 @@ def test_headline_shows_percent_and_interval(tmp_path: Path) -> None:
     one = Headline("Accuracy", 0.9876, 0.98, 0.995, "%", "450 pictures")
     text = "".join(Dom(page(tmp_path, headlines=(one,))).text)
     assert "98.8 %" in text
-    assert "95 %: 98.0 to 99.5" in text
+    assert "95 %: 98.0–99.5" in text
 
 
 def test_an_empty_section_says_so(tmp_path: Path) -> None:
