@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -68,7 +68,7 @@ class Precision:
         """The context of every step."""
         if self.autocasts:
             return torch.autocast(self.device.type, dtype=self.dtype)
-        return _default_dtype(self.dtype) if self.casts else nullcontext()
+        return _DefaultDtype(self.dtype) if self.casts else nullcontext()
 
     # --- with the scaler
 
@@ -98,14 +98,18 @@ class Precision:
             self.scaler._growth_tracker.fill_(state["_growth_tracker"])
 
 
-@contextmanager
-def _default_dtype(dtype: torch.dtype) -> Any:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
+class _DefaultDtype:
+    """torch's default dtype for the length of a block; unlike a generator's, usable again."""
+
+    def __init__(self, dtype: torch.dtype):
+        self.dtype, self.before = dtype, dtype
+
+    def __enter__(self) -> None:
+        self.before = torch.get_default_dtype()
+        torch.set_default_dtype(self.dtype)
+
+    def __exit__(self, *error: object) -> None:
+        torch.set_default_dtype(self.before)
 
 
 def _check_device(name: str, device: torch.device) -> None:
