@@ -33,7 +33,7 @@ def run(arguments: Sequence[str], session: Session) -> int:
             results[name] = error
             continue
         if result.interrupted:
-            return 130
+            raise KeyboardInterrupt
         results[name] = result
     _print_table(results)
     return int(any(isinstance(result, RenshuError) for result in results.values()))

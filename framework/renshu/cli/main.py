@@ -49,10 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("stopped by Ctrl-C", file=sys.stderr)
-        if session.resume:
-            print(f"continue with: {session.resume}", file=sys.stderr)
-        return 130
+        return _stopped("Ctrl-C", 130, session)
+    except SystemExit as end:  # --help and the like, or the Trainer after SIGTERM
+        if end.code == 143:
+            return _stopped("SIGTERM", 143, session)
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
     except BrokenPipeError:
         # The reader of a pipe went away (`renshu train --help | head`): nothing is left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -90,6 +91,13 @@ def _help() -> str:
         "renshu COMMAND --help shows a command's options.\n"
         "RENSHU_DEBUG=1 shows the traceback of an error."
     )
+
+
+def _stopped(by: str, code: int, session: Session) -> int:
+    print(f"stopped by {by}", file=sys.stderr)
+    if session.resume:
+        print(f"continue with: {session.resume}", file=sys.stderr)
+    return code
 
 
 def _unexpected(error: Exception, session: Session) -> int:

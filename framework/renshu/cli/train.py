@@ -40,7 +40,6 @@ def run(arguments: Sequence[str], session: Session) -> int:
 
     result = train(request, session)
     if result.interrupted:
-        print(f"stopped; the state is saved\ncontinue with: {session.resume}")
-        return 130
+        raise KeyboardInterrupt
     print("\n".join(result.lines()))
     return 0

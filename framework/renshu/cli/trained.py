@@ -106,8 +106,9 @@ def figures(run_dir: Path, split: str) -> dict[str, str]:
         metrics = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    found = {name: _figure(value) for name, value in metrics.items()}
-    return dict([(name, text) for name, text in found.items() if text][:_SHOWN])
+    found = {name: text for name, value in metrics.items() if (text := _figure(value))}
+    # Those with an interval are what the task holds to be its results.
+    return dict(sorted(found.items(), key=lambda item: " to " not in item[1])[:_SHOWN])
 
 
 def _figure(value: Any) -> str | None:

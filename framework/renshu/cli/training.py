@@ -15,7 +15,7 @@ from renshu.cli.main import Session
 from renshu.cli.parser import Request
 from renshu.errors import ConfigError
 from renshu.messages import say
-from renshu.runs import find_checkpoint, run_of, runs_root
+from renshu.runs import run_of, runs_root
 from renshu.seeds import run_seed, seed_everything
 from renshu.trainer import Trainer
 
@@ -45,9 +45,11 @@ class Result:
         rows = [("test", f"{name} {value}") for name, value in self.figures.items()]
         rows += [("model", str(self.run_dir / trained.MODEL))]
         rows += [("report", str(self.report))] if self.report else []
+        more = f"{resume_command(self.run_dir)} --trainer.max_epochs N"
         rows += [
-            ("again", shlex.join(["renshu", "train", "--config", f"{self.run_dir}/config.yaml"])),
             ("measure", shlex.join(["renshu", "evaluate", str(self.run_dir)])),
+            ("repeat", shlex.join(["renshu", "train", "--config", f"{self.run_dir}/config.yaml"])),
+            ("go on", more),
         ]
         return [f"{label:<8} {text}" for label, text in rows]
 
@@ -64,20 +66,24 @@ class _Record(Callback):
             return
         run_dir = _relative(trainer.run_dir)
         self.session.run_dir = run_dir
-        self.session.resume = resume_command(self.request, run_dir)
+        self.session.resume = resume_command(run_dir)
         environment.write_text(run_dir / "config.yaml", yaml_file.dumps(self.request.config))
 
 
 def train(request: Request, session: Session) -> Result:
     """Train, choose on the validation part, measure the test part, write the report."""
     start = time.perf_counter()
-    seed = _seed(request)
+    old = _old_run(request)
+    seed = request.trainer["seed"]
+    if seed is None:
+        seed = run_seed(environment.read_environment(old).get("seed") if old else None)
     seed_everything(seed, verbose=False)
     # The name belongs to this run, the seed to what it computes.
     request.config["trainer"] |= {"seed": seed, "run": None}
     task = request.task
     data = load_part(request, "data")(request.options)
-    _check_same_data(request, data)
+    if old is not None:
+        _check_same_data(request, data, old)
     module = load_part(request, "module")(request.options, data)
     callbacks = [*load_part(request, "callbacks")(request.options), _Record(request, session)]
     trainer = Trainer(**request.trainer | {"seed": seed, "callbacks": callbacks})
@@ -122,33 +128,26 @@ def write_report(run_dir: Path) -> Path | None:
         return None
 
 
-def resume_command(request: Request, run_dir: Path) -> str:
+def resume_command(run_dir: Path) -> str:
     """The command that continues a run; can be pasted into a shell."""
     words = ["renshu", "train", "--config", str(run_dir / "config.yaml")]
     words += ["--trainer.run", run_dir.name, "--ckpt_path", "last"]
     return shlex.join(words)
 
 
-def _seed(request: Request) -> int:
-    """The given seed; that of the run to be continued; or one drawn from the system."""
-    given = request.trainer["seed"]
-    stored = environment.read_environment(old).get("seed") if (old := _old_run(request)) else None
-    return run_seed(stored if given is None else given)
-
-
 def _old_run(request: Request) -> Path | None:
-    """The folder of the run that is to be continued, if there is one already."""
-    if request.ckpt_path in (None, "best"):
+    """The folder of the run that is to be continued; None for a new one."""
+    word = request.ckpt_path
+    if word is None or word == "best":
         return None
-    root = runs_root(request.trainer["default_root_dir"])
-    checkpoint = find_checkpoint(request.ckpt_path, root, request.trainer["run"])
-    return None if checkpoint is None else run_of(checkpoint)
+    root, name = runs_root(request.trainer["default_root_dir"]), request.trainer["run"]
+    folder = root / name if word == "last" and name else Path(word)
+    folder = run_of(folder) or folder
+    return folder if (folder / environment.FILE).is_file() else None
 
 
-def _check_same_data(request: Request, data: Any) -> None:
-    """Continuing needs the data of the run, and says what keeps it from being bit-equal."""
-    if (old := _old_run(request)) is None:
-        return
+def _check_same_data(request: Request, data: Any, old: Path) -> None:
+    """Continuing needs the data of the run; says what keeps it from being bit-equal."""
     stored = environment.read_environment(old)
     allow = request.allow_changed_data
     environment.check_fingerprint(stored.get("fingerprint"), data.fingerprint(), allow=allow)

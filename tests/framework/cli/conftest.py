@@ -128,6 +128,7 @@ class Line(Module):
         super().__init__()
         self.save_hyperparameters()
         self.layer = torch.nn.Linear(1, 1)
+        self.extra = torch.nn.Parameter(torch.zeros(width))
         self.register_buffer("chosen", torch.zeros(()))
 
     def training_step(self, batch, batch_idx):

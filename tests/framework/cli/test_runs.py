@@ -147,7 +147,7 @@ def test_the_printed_command_continues_a_stopped_run_to_the_same_end(
     monkeypatch.setenv("TOY_SIGNAL", "SIGINT")
     done = renshu(*TRAIN, "--trainer.seed", "5", "--trainer.run", "cut")
     assert done.returncode == 130, done.stderr
-    command = done.stdout.partition("continue with: ")[2].strip().split()
+    command = done.stderr.partition("continue with: ")[2].strip().split()
     assert command[0] == "renshu"
     assert not Path("runs/cut/model").exists()
     monkeypatch.delenv("TOY_SIGNAL")
@@ -163,7 +163,57 @@ def test_sigterm_ends_with_143_and_the_state_saved(
     done = renshu(*TRAIN, "--trainer.run", "a")
     assert done.returncode == 143, done.stderr
     assert newest(Path("runs/a/checkpoints")) is not None
+    assert "continue with: renshu train --config runs/a/config.yaml" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_job_that_always_says_last_starts_fresh_and_then_goes_on(
+    capsys: pytest.CaptureFixture[str],
+):
+    command = [*TRAIN, "--trainer.run", "a", "--ckpt_path", "last"]
+    assert main(command) == 0
+    assert capsys.readouterr().err.count("starts from the beginning") == 1
+    seed = json.loads(Path("runs/a/environment.json").read_text())["seed"]
+    assert main([*command, "--trainer.max_epochs", "4"]) == 0
+    assert json.loads(Path("runs/a/environment.json").read_text())["seed"] == seed
+    config = yaml_file.read_mapping(Path("runs/a/config.yaml"))
+    assert (config["trainer"]["seed"], config["trainer"]["max_epochs"]) == (seed, 4)
+    assert len(read(newest(Path("runs/a/checkpoints")) or "")["callbacks"]) > 0
+
+
+def test_what_keeps_a_continued_run_from_being_bit_equal_is_said(
+    capsys: pytest.CaptureFixture[str],
+):
+    run = train()
+    stored = json.loads((run / "environment.json").read_text())
+    stored["packages"]["torch"] = "2.0"
+    (run / "environment.json").write_text(json.dumps(stored))
+    assert main([*TRAIN, "--trainer.run", "a", "--ckpt_path", "last"]) == 0
+    assert "not be bit-equal: torch: 2.0 then" in capsys.readouterr().err
+
+
+def test_a_checkpoint_with_one_byte_altered_is_refused_with_its_file(
+    capsys: pytest.CaptureFixture[str],
+):
+    run = train()
+    file = max((run / "model").iterdir(), key=lambda path: path.suffix == ".safetensors")
+    raw = bytearray(file.read_bytes())
+    raw[-1] ^= 1
+    file.write_bytes(raw)
+    Path("a.txt").write_text("x")
+    for command in (["evaluate", "a"], ["predict", "a", "a.txt", "--out", "p.csv"]):
+        assert main(command) == 2
+        assert file.name in capsys.readouterr().err
+    assert not Path("p.csv").exists()
+
+
+def test_a_resume_with_another_architecture_lists_what_differs(
+    capsys: pytest.CaptureFixture[str],
+):
+    train()
+    again = [*TRAIN, "--trainer.run", "a", "--ckpt_path", "last", "--model.width", "9"]
+    assert main(again) == 2
+    assert "extra: [8] in the checkpoint, [9] in the module" in capsys.readouterr().err
 
 
 def test_a_bug_is_one_line_and_a_traceback_in_the_run(
@@ -185,7 +235,9 @@ def test_a_bug_is_one_line_and_a_traceback_in_the_run(
 def test_a_nan_loss_is_a_failed_run(capsys: pytest.CaptureFixture[str], monkeypatch):
     monkeypatch.setenv("TOY_NAN", "1")
     assert main([*TRAIN]) == 1
-    assert "step" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    for part in ("became nan at optimiser step 0", "checkpoint", "learning rate"):
+        assert part in said, said
 
 
 def test_devices_that_cannot_be_had_are_wrong_input(capsys: pytest.CaptureFixture[str]):
