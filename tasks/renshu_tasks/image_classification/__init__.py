@@ -19,5 +19,5 @@ task = Task(
     finish=f"{_HERE}.module:finish",
     predict=f"{_HERE}.predict:predict",
     report=f"{_HERE}.plots:sections",
-    presets={"demo": {}},
+    presets={"demo": {"trainer.max_epochs": 30}},
 )

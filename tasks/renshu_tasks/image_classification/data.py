@@ -24,6 +24,7 @@ from renshu_tasks.image_classification.pictures import (
     PicturesOnDisk,
     as_batch,
     moments,
+    read,
     read_all,
     scaled,
 )
@@ -136,7 +137,7 @@ class ImageData(DataModule):
 
     def dataset(self, part: str) -> Pictures:
         """The samples of "train", "val" or "test"; only training samples carry a seed."""
-        self._part(part)
+        self._require(part)
         rows, seeded = self.parts[part], part == "train"
         if self._images is not None:
             return PicturesInMemory(self._images, self.labels, rows, seeded=seeded)
@@ -222,7 +223,7 @@ class ImageData(DataModule):
 
     def sample(self, part: str, number: int) -> dict[str, Any]:
         """For a report: image uint8 [C, H, W], id, and the names of the labels."""
-        self._part(part)
+        self._require(part)
         row = int(self.parts[part][number])
         return {
             "image": self.dataset(part).image(number),
@@ -280,7 +281,7 @@ class ImageData(DataModule):
                 allowed=f"data.classes: {', '.join(asked)}",
                 mend="name each class that has training pictures, and no other",
             )
-        order = asked or self.records.classes or sorted(trained)
+        order = asked or self.records.classes or _in_order(trained)
         classes = [name for name in order if name in trained]
         if len(classes) < len(order):
             self.notes.append(f"{len(order) - len(classes)} classes have no picture, left out")
@@ -362,7 +363,7 @@ class ImageData(DataModule):
         some = rows[:: -(-len(rows) // _MEASURED)]
         if len(some) < len(rows):
             self.notes.append(f"mean and deviation are those of {len(some)} training pictures")
-        return (read_all(self.records, [row], **self._reading) for row in some.tolist())
+        return (read(self.records, row, **self._reading)[None] for row in some.tolist())
 
     def _count(self, rows: Rows) -> dict[str, int]:
         counts = Counter(name for row in rows for name in self.records.labels[row])
@@ -395,7 +396,7 @@ class ImageData(DataModule):
         size = sum(self._facts[row].size for row in rows)
         return {"files": len(ids), "bytes": size, "sha256": total.hexdigest(), "ids": ids}
 
-    def _part(self, part: str) -> None:
+    def _require(self, part: str) -> None:
         if part not in self.parts or not len(self.parts[part]):
             have = [name for name, rows in self.parts.items() if len(rows)]
             raise DataError(
@@ -404,3 +405,9 @@ class ImageData(DataModule):
                 allowed=", ".join(have),
                 mend="--data.test_share 0.2" if part == "test" else near(part, have),
             )
+
+
+def _in_order(names: set[str]) -> list[str]:
+    """Sorted; by value if all are whole numbers, so that label 2 comes before label 10."""
+    numbers = all(name.isascii() and name.isdecimal() for name in names)
+    return sorted(names, key=lambda name: (int(name) if numbers else 0, name))

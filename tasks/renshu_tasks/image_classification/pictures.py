@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -92,11 +91,9 @@ def read(records: Records, row: int, **reading: Any) -> Tensor:
     return read_picture(*records.picture(row), **reading)
 
 
-def read_all(records: Records, rows: Iterable[int], **reading: Any) -> Tensor:
+def read_all(records: Records, rows: Sequence[int], **reading: Any) -> Tensor:
     """The pictures of these rows, decoded: uint8 [N, channels, H, W]."""
-    threads = 4 if isinstance(records.pictures, list) else 1
-    with ThreadPoolExecutor(threads) as pool:
-        return torch.stack(list(pool.map(lambda row: read(records, row, **reading), rows)))
+    return torch.stack(records.look(rows, lambda row: read(records, row, **reading)))
 
 
 def scaled(images: Tensor, channels: int, size: tuple[int, int]) -> Tensor:

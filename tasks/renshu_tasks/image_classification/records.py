@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from torch.utils.data import Subset
 from renshu.errors import DataError
 from renshu_tasks.image_classification.readers import Raw
 
+_CHUNK = 64  # rows that a thread looks at before it asks for more
 PARTS = ("train", "val", "test")
 PART_NAMES = {
     "train": "train",
@@ -52,6 +56,15 @@ class Records:
         """The picture of a row, and what a message calls it: its file, or the source and row."""
         raw = self.pictures[row]
         return raw, str(raw) if isinstance(raw, Path) else f"{self.where}, {self.ids[row]}"
+
+    def look(self, rows: Sequence[int], at: Callable[[int], Any]) -> list[Any]:
+        """`at(row)` for each of these rows; in threads where the pictures are files."""
+        # a user's own data set may not bear threads
+        threads = min(8, os.cpu_count() or 1) if isinstance(self.pictures, list) else 1
+        chunks = [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
+        with ThreadPoolExecutor(threads) as pool:
+            found = pool.map(lambda chunk: [at(row) for row in chunk], chunks)
+            return [one for chunk in found for one in chunk]
 
     def keep(self, rows: list[int]) -> Records:
         """The samples of these rows."""

@@ -19,12 +19,7 @@ from renshu_tasks.image_classification.demo import digits_file, load_digits
 from renshu_tasks.image_classification.folders import from_folder
 from renshu_tasks.image_classification.manifest import from_csv
 from renshu_tasks.image_classification.options import DataOptions
-from renshu_tasks.image_classification.records import (
-    PARTS,
-    Records,
-    as_pixels,
-    part_of,
-)
+from renshu_tasks.image_classification.records import PARTS, Records, as_pixels, part_of
 
 KINDS = "an image folder, .csv, .npz, a saved Hugging Face data set, a folder of parquet files"
 
@@ -107,9 +102,11 @@ def label_names(labels: Any, where: str, classes: Sequence[str] | None = None) -
 def _name(label: Any, classes: Sequence[str] | None, where: str) -> str:
     if isinstance(label, bytes):
         label = label.decode()
-    if isinstance(label, float | np.floating):
-        if label != int(label):
-            raise DataError(f"the label {label} is not a whole number or a name", where=where)
+    if isinstance(label, np.generic | Tensor):
+        label = label.item()
+    if label is None or (isinstance(label, float) and not label.is_integer()):
+        raise DataError(f"the label {label} is not a whole number or a name", where=where)
+    if isinstance(label, float):
         label = int(label)
     if classes is None or isinstance(label, str):
         return str(label)
@@ -156,20 +153,18 @@ def from_npz(path: Path) -> Records:
 
 def joined(several: list[Records], parts: list[str], where: str) -> Records:
     """Sources of several parts as one."""
-    tensors = [one.pictures for one in several if isinstance(one.pictures, Tensor)]
+    pictures = [one.pictures for one in several]
+    tensors = [one for one in pictures if isinstance(one, Tensor)]
     if len({tensor.shape[1:] for tensor in tensors}) > 1:
         raise DataError("the parts' images differ in shape", where=where)
+    pairs = list(zip(parts, several, strict=True))
     return Records(
-        ids=[
-            f"{part}/{name}" for part, one in zip(parts, several, strict=True) for name in one.ids
-        ],
+        ids=[f"{part}/{name}" for part, one in pairs for name in one.ids],
         labels=[label for one in several for label in one.labels],
-        pictures=torch.cat(tensors)
-        if tensors
-        else ConcatDataset([one.pictures for one in several]),
+        pictures=torch.cat(tensors) if tensors else ConcatDataset(pictures),
         where=where,
         classes=several[0].classes,
-        parts=[part for part, one in zip(parts, several, strict=True) for _ in one.ids],
+        parts=[part for part, one in pairs for _ in one.ids],
     )
 
 
@@ -182,26 +177,20 @@ def from_dataset(dataset: Any, where: str = "data set") -> Records:
             mend="pass transform=None; augmentation and normalisation are options of the task",
         )
     classes = getattr(dataset, "classes", None)
+    rows = range(len(dataset))
     data = getattr(dataset, "data", None)
-    targets = next(
-        (
-            getattr(dataset, name)
-            for name in ("targets", "labels", "_labels")
-            if getattr(dataset, name, None) is not None
-        ),
-        None,
-    )
+    found = (getattr(dataset, name, None) for name in ("targets", "labels", "_labels"))
+    targets = next((column for column in found if column is not None), None)
     if targets is None:
-        targets = [dataset[row][1] for row in range(len(dataset))]
+        targets = [dataset[row][1] for row in rows]
     labels = label_names(targets, where, classes)
     if isinstance(data, np.ndarray | Tensor) and len(data) == len(dataset):
         records = from_arrays(data, labels, where=where)
-    elif len(dataset) and not isinstance(dataset[0][0], Image.Image):
-        images = np.stack([np.asarray(dataset[row][0]) for row in range(len(dataset))])
+    elif rows and not isinstance(dataset[0][0], Image.Image):
+        images = np.stack([np.asarray(dataset[row][0]) for row in rows])
         records = from_arrays(images, labels, where=where)
     else:
-        ids = [str(row) for row in range(len(dataset))]
-        records = Records(ids, labels, _Firsts(dataset), where)
+        records = Records([str(row) for row in rows], labels, _Firsts(dataset), where)
     records.classes = None if classes is None else [str(name) for name in classes]
     return records
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -38,26 +37,12 @@ def examine_all(records: Records, options: DataOptions) -> tuple[Records, list[F
         except DataError as error:
             return error
 
-    # only files may be read by several threads: a user's data set may not bear it
-    threads = min(8, os.cpu_count() or 1) if isinstance(records.pictures, list) else 1
-    with ThreadPoolExecutor(threads) as pool:
-        found = list(pool.map(look, range(len(records))))
+    found = records.look(range(len(records)), look)
     good = [row for row, result in enumerate(found) if isinstance(result, Facts)]
     bad = [result for result in found if isinstance(result, DataError)]
     facts = [result for result in found if isinstance(result, Facts)]
     if bad and (options.on_bad_image == "fail" or not good):
-        raise (
-            bad[0]
-            if len(bad) == 1
-            else DataError(
-                f"{len(bad)} of {len(found)} pictures cannot be read; the first:",
-                where="\n           ".join(
-                    f"{error.where}: {error.what}" for error in bad[:_SHOWN]
-                ),
-                allowed=bad[0].allowed,
-                mend=bad[0].mend,
-            )
-        )
+        raise _refusal(bad, len(found))
     known.keep(facts)
     if bad:
         records = records.keep(good)
@@ -65,6 +50,17 @@ def examine_all(records: Records, options: DataOptions) -> tuple[Records, list[F
         more = f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
         records.notes.append(f"{len(bad)} pictures cannot be read, left out: {names}{more}")
     return records, facts
+
+
+def _refusal(bad: list[DataError], count: int) -> DataError:
+    if len(bad) == 1:
+        return bad[0]
+    return DataError(
+        f"{len(bad)} of {count} pictures cannot be read; the first:",
+        where="\n           ".join(f"{error.where}: {error.what}" for error in bad[:_SHOWN]),
+        allowed=bad[0].allowed,
+        mend=bad[0].mend,
+    )
 
 
 def refuse_twins(names: list[str], facts: list[Facts], parts: dict[str, Any]) -> None:

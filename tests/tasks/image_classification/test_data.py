@@ -224,6 +224,20 @@ def test_the_order_of_classes_can_be_given(digits: tuple):
     assert again.labels.tolist() == [9 - int(label) for label in digits[1]]
 
 
+def test_numbers_as_names_are_ordered_by_value(digits: tuple):
+    labels = np.arange(len(digits[0])) % 12
+    data = ImageData.from_arrays(digits[0], labels)
+    assert data.classes == [str(k) for k in range(12)]
+    assert data.labels.tolist() == labels.tolist()
+
+
+@pytest.mark.parametrize("label", [None, float("nan"), 0.5, np.float32("inf")])
+def test_a_label_that_is_no_name_is_refused(digits: tuple, label: object):
+    with pytest.raises(DataError, match="not a whole number or a name"):
+        ImageData.from_arrays(digits[0][:40], [0.0, 1.0] * 19 + [1.0, label])
+    assert ImageData.from_arrays(digits[0][:40], np.array([0.0, 1.0] * 20)).classes == ["0", "1"]
+
+
 def test_unknown_and_missing_classes_are_named(digits: tuple):
     records = ImageData.from_arrays(*digits).records
     with pytest.raises(DataError, match="training part differ in 9"):
