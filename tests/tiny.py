@@ -23,7 +23,7 @@ def loader(samples: int = 32, batch_size: int = 8, shuffle: bool = True) -> Data
 class Tiny(Module):
     """Linear → batch norm → linear, trained by SGD."""
 
-    def __init__(self, lr: float = 0.05) -> None:
+    def __init__(self, lr: float = 0.01) -> None:
         super().__init__()
         torch.manual_seed(5)
         self.net = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 1))

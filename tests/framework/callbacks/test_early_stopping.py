@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
-from fake_trainer import FakeTrainer, values
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tiny
+from fake_trainer import FakeTrainer, values
 from renshu.callbacks import EarlyStopping, ModelCheckpoint
 from renshu.callbacks.early_stopping import EarlyStoppingReason as Reason
 from renshu.errors import ConfigError

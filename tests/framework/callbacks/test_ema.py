@@ -1,4 +1,4 @@
-"""The averaged weights: the same numbers as torch's AveragedModel, used and saved where they say."""
+"""The averaged weights: the numbers of torch's AveragedModel, used and saved where they say."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+import tiny
 from renshu import Callback
 from renshu.callbacks import EMA
 from renshu.errors import ConfigError
@@ -116,7 +116,7 @@ def test_a_resumed_run_ends_bit_equal(tmp_path: Path) -> None:
         folder = tmp_path / str(steps)
         first = tiny.trainer(folder, EMA(0.9), **options | {"max_steps": steps})
         first.fit(tiny.Tiny(), tiny.loader(), tiny.loader())
-        second = tiny.Tiny(lr=0.05)
+        second = tiny.Tiny()
         again = tiny.trainer(folder, EMA(0.9), **options)
         again.fit(second, tiny.loader(), tiny.loader(), ckpt_path="last")
         assert same(copied(second), copied(whole))

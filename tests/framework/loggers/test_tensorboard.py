@@ -44,7 +44,7 @@ def test_after_a_resume_each_tag_has_each_step_once(tmp_path: Path) -> None:
     for step in range(6):
         logger.log_metrics({"loss": float(step)}, step)
     logger.save()
-    # killed here: the writer is neither closed nor told; the value of step 5's validation is missing
+    # killed here: the writer is neither closed nor told
     again = opened(tmp_path, resume=True)
     for step in range(4, 8):
         again.log_metrics({"loss": float(step)}, step)

@@ -1,0 +1,288 @@
+"""The progress line: one line in place where it can be, few plain lines where it cannot."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+import tiny
+from renshu.callbacks import ProgressBar
+from renshu.callbacks.progress import View, _display
+
+SCRIPT = """
+import sys, time
+sys.path.insert(0, {tests!r})
+import tiny
+
+class Slow(tiny.Tiny):
+    def training_step(self, batch, batch_idx):
+        time.sleep(0.03)
+        if batch_idx == 1 and self.current_epoch == 1:
+            print("from the user")
+        return super().training_step(batch, batch_idx)
+
+    def validation_step(self, batch, batch_idx):
+        time.sleep(0.03)
+        super().validation_step(batch, batch_idx)
+
+trainer = tiny.trainer(sys.argv[1], max_epochs=4, enable_progress_bar=True, logger=False)
+trainer.fit(Slow(), tiny.loader(64), tiny.loader(64))
+"""
+
+
+def script() -> str:
+    return SCRIPT.format(tests=str(Path(tiny.__file__).parent))
+
+
+def in_a_terminal(folder: Path) -> str:
+    """What the script writes to a terminal of 120 columns."""
+    main, side = pty.openpty()
+    variables = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120"}
+    child = subprocess.Popen(
+        [sys.executable, "-c", script(), str(folder)],
+        stdin=side, stdout=side, stderr=side, env=variables,
+    )  # fmt: skip
+    os.close(side)
+    found = b""
+    while True:
+        try:
+            part = os.read(main, 65536)
+        except OSError:
+            break
+        if not part:
+            break
+        found += part
+    os.close(main)
+    assert child.wait() == 0, found.decode()
+    return found.decode()
+
+
+def on_screen(text: str) -> list[str]:
+    """The lines that stay: a carriage return or an erased line starts its line again."""
+    lines = [""]
+    for token in re.findall(r"\x1b\[[0-9;?]*[a-zA-Z]|\r|\n|[^\x1b\r\n]+", text):
+        if token == "\n":
+            lines.append("")
+        elif token.endswith("A") and token.startswith("\x1b"):
+            lines.pop()
+        elif token == "\r" or token.endswith("K"):
+            lines[-1] = ""
+        elif not token.startswith("\x1b"):
+            lines[-1] += token
+    return [line.rstrip() for line in lines if line.strip()]
+
+
+def test_a_terminal_shows_one_line_in_place(tmp_path: Path) -> None:  # pains/trainer.md row 42
+    raw = in_a_terminal(tmp_path).replace("\r\n", "\n")
+    assert "\r" in raw
+    assert "validation  ━" in raw
+    shown = [line for line in on_screen(raw) if "epoch" in line or "validation" in line]
+    assert len(shown) == 1
+    assert re.search(r"epoch 4/4  ━{24}  8/8  loss [\d.e-]+ .* val_loss [\d.e-]+ ", shown[0])
+    assert "samples/s" in shown[0]
+    assert "0:00 left" in shown[0]
+    assert on_screen(raw).count("from the user") == 1
+
+
+@pytest.mark.parametrize(
+    ("terminal", "term", "live"),
+    [(True, "xterm", True), (True, "dumb", False), (False, "xterm", False)],
+)
+def test_only_a_capable_terminal_gets_a_live_line(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool, term: str, live: bool
+) -> None:
+    monkeypatch.setattr("sys.stdout", SimpleNamespace(isatty=lambda: terminal))
+    monkeypatch.setenv("TERM", term)
+    assert _display(leave=True).live is live
+
+
+def test_piped_output_is_few_plain_lines(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", script(), str(tmp_path)], capture_output=True, check=True
+    )
+    assert b"\r" not in done.stdout + done.stderr
+    assert b"\x1b" not in done.stdout + done.stderr
+    lines = [line for line in done.stdout.decode().splitlines() if line != "from the user"]
+    assert len(lines) <= 4
+    pairs = dict(pair.split("=") for pair in lines[-1].split())
+    assert (pairs["epoch"], pairs["step"]) == ("3", "32")
+    assert {"loss", "train_loss", "val_loss", "samples/s"} <= pairs.keys()
+    assert all(float(value) == float(value) for value in pairs.values())
+
+
+class Clock:
+    """A clock that tests move."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr("renshu.callbacks.progress.time.monotonic", lambda: self.now)
+
+
+def test_plain_lines_are_seconds_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = Clock(monkeypatch)
+
+    class Timed(tiny.Tiny):
+        def on_train_epoch_end(self) -> None:
+            clock.now += 3.0
+
+    tiny.trainer(tmp_path, ProgressBar(), max_epochs=12).fit(Timed(), tiny.loader(), tiny.loader())
+    epochs = re.findall(r"^epoch=(\d+) ", capsys.readouterr().out, re.M)
+    assert epochs == ["3", "7", "11", "11"]
+
+
+class FakeDisplay:
+    seconds = 0.25
+    live = True
+
+    def __init__(self) -> None:
+        self.views: list[View] = []
+        self.closed = 0
+
+    def wants_epoch(self, now: float) -> bool:
+        return False
+
+    def show(self, view: View) -> None:
+        self.views.append(view)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> FakeDisplay:
+    display = FakeDisplay()
+    monkeypatch.setattr("renshu.callbacks.progress._display", lambda leave: display)
+    return display
+
+
+def test_between_two_refreshes_nothing_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: FakeDisplay
+) -> None:
+    clock = Clock(monkeypatch)
+    reads = 0
+
+    def counted(values: Any) -> list[float]:
+        nonlocal reads
+        reads += 1
+        return [float(value) for value in values]
+
+    class Timed(tiny.Tiny):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            clock.now += 1 / 32
+            return super().training_step(batch, batch_idx)
+
+    monkeypatch.setattr("renshu.callbacks.progress.to_host", counted)
+    trainer = tiny.trainer(tmp_path, ProgressBar(), max_epochs=1)
+    trainer.fit(Timed(), tiny.loader(800))
+    assert trainer.global_step == 100
+    # 100 steps are 3.125 s: a refresh every 0.25 s and the last one
+    assert reads == len(shown.views) == 13
+    assert shown.closed == 1
+
+
+def test_speed_and_time_left_leave_validation_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: FakeDisplay
+) -> None:
+    clock = Clock(monkeypatch)
+
+    class Timed(tiny.Tiny):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            clock.now += 0.5
+            return super().training_step(batch, batch_idx)
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            clock.now += 100.0 * (not self.trainer.sanity_checking)
+
+    trainer = tiny.trainer(tmp_path, ProgressBar(), max_epochs=3)
+    trainer.fit(Timed(), tiny.loader(), tiny.loader())
+    training = [view for view in shown.views if view.stage == "train"]
+    assert {view.rate for view in training} == {16.0}
+    assert [view.left for view in training][:3] == [5.5, 5.0, 4.5]
+    validation = [view for view in shown.views if view.stage == "validation"]
+    assert [(view.done, view.total) for view in validation[:4]] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_an_unknown_length_falls_back_to_max_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: FakeDisplay
+) -> None:
+    clock = Clock(monkeypatch)
+
+    class Stream(torch.utils.data.IterableDataset[Any]):
+        def __iter__(self) -> Any:
+            clock.now += 1.0
+            return iter([(torch.zeros(4), torch.zeros(1))] * 100)
+
+    class Timed(tiny.Tiny):
+        def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+            clock.now += 1.0
+
+    loader = torch.utils.data.DataLoader(Stream(), batch_size=4)
+    tiny.trainer(tmp_path, ProgressBar(), max_steps=6).fit(Timed(), loader)
+    assert [(view.done, view.total) for view in shown.views][:6] == [(n, 6) for n in range(1, 7)]
+
+
+def test_a_failed_fit_gives_the_terminal_back(tmp_path: Path, shown: FakeDisplay) -> None:
+    class Fails(tiny.Tiny):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        tiny.trainer(tmp_path, ProgressBar()).fit(Fails(), tiny.loader())
+    assert shown.closed == 1
+
+
+def test_evaluation_and_prediction_close_their_line(tmp_path: Path, shown: FakeDisplay) -> None:
+    trainer, module = tiny.trainer(tmp_path, ProgressBar(), max_epochs=1), tiny.Tiny()
+    trainer.test(module, tiny.loader(), verbose=False)
+    trainer.validate(module, tiny.loader(), verbose=False)
+    assert shown.closed == 2
+
+
+def test_a_refresh_rate_of_0_shows_nothing(tmp_path: Path, shown: FakeDisplay) -> None:
+    bar = ProgressBar(refresh_rate=0)
+    trainer, module = tiny.trainer(tmp_path, bar, max_epochs=2), tiny.Tiny()
+    trainer.fit(module, tiny.loader(), tiny.loader())
+    trainer.test(module, tiny.loader(), verbose=False)
+    assert shown.views == []
+
+
+def test_a_notebook_gets_one_output_updated_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # pains/trainer.md row 42
+    outputs: list[list[str]] = []
+
+    def display(content: dict[str, str], *, raw: bool, display_id: bool) -> Any:
+        texts = [content["text/plain"]]
+        outputs.append(texts)
+        return SimpleNamespace(update=lambda content, raw: texts.append(content["text/plain"]))
+
+    shell = SimpleNamespace(kernel=object())
+    package = SimpleNamespace(get_ipython=lambda: shell)
+    monkeypatch.setitem(sys.modules, "IPython", package)
+    monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(display=display))
+
+    class Slow(tiny.Tiny):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            time.sleep(0.06)
+
+    tiny.trainer(tmp_path, ProgressBar(), max_epochs=3).fit(Slow(), tiny.loader(), tiny.loader())
+    assert len(outputs) == 1
+    assert any(text.startswith("validation") for text in outputs[0])
+    assert outputs[0][-1].startswith("epoch 3/3")
+
+
+def test_odd_names_stay_one_key() -> None:
+    view = View("train", 0, None, 3, float("inf"), 3, {"a b=c\n\r": 1.0})
+    assert view.record() == "epoch=0 step=3 a_b_c__=1"
