@@ -203,7 +203,7 @@ def markdown(records: Sequence[dict[str, Any]]) -> str:
         for values in record["rows"]:
             row = Row(**values)
             peer = "–" if row.peer is None else f"{number(row.peer)} ({row.peer_version})"
-            ours = f"**{number(row.renshu)}** {row.unit}"
+            ours = f"**{number(row.renshu)}** {row.unit}" + f" ({row.spread})" * bool(row.spread)
             lines.append(f"| {row.what} | {peer} | {ours} | {row.reach or '–'} | {verdict(row)} |")
     where = sorted({f"{record['machine']}, torch {record['torch']}" for record in records})
     commits = sorted({record["commit"] for record in records})

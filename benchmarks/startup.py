@@ -1,7 +1,7 @@
 """How long one waits: for imports, for the first training step, for the command line's help.
 
-Every figure is that of whole new processes, taken in turns, median of 9 (quick: 3). Files are in
-the system's cache and bytecode is compiled: one round before the first is thrown away.
+Every figure is that of whole new processes, taken in turns, median of 9. Files are in the system's
+cache and bytecode is compiled: one round before the first is thrown away. Quick takes one round.
 """
 
 from __future__ import annotations
@@ -135,19 +135,17 @@ def scripts() -> dict[str, str]:
 
 
 def in_turns(runs: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each of `runs`, taken in turns, without a first round."""
+    """Seconds of each of `runs`, taken in turns, without a first round if there are several."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(rounds + 1):
+    for _ in range(rounds + (rounds > 1)):
         for name, run in runs.items():
-            value = run()
-            if turn:
-                seconds[name].append(value)
-    return seconds
+            seconds[name].append(run())
+    return {name: values[-rounds:] for name, values in seconds.items()}
 
 
 def measure(quick: bool) -> Iterable[_table.Row]:
     """All rows."""
-    rounds = 2 if quick else 9
+    rounds = 1 if quick else 9
     imports = in_turns({n: lambda c=code: after_torch(c) for n, code in IMPORTS.items()}, rounds)
     yield _table.Row(
         "importing Trainer, Module, DataModule, Callback, seed_everything and "
@@ -167,13 +165,13 @@ def measure(quick: bool) -> Iterable[_table.Row]:
     }
     yield _table.Row(
         "process start to the first training step of the README's classifier, above the same "
-        f"in plain torch ({statistics.median(plain):.1f} s)",
+        "in plain torch",
         "s",
         renshu=statistics.median(above["renshu"]),
         peer=statistics.median(above["lightning"]),
         peer_version=LIGHTNING,
         reach="<= 0.8",
-        spread=_spread(above["renshu"]),
+        spread=f"{_spread(above['renshu'])}; plain torch {statistics.median(plain):.2f}",
     )
     yield from command_line(rounds)
 
