@@ -52,6 +52,12 @@ def test_opens_offline_with_charts_and_pictures_and_without_complaint(opened: Pa
     assert {address.split(":")[0] for address in opened.requests()} <= {"file", "data"}
 
 
+def test_a_chart_can_be_saved_as_a_picture(opened: Page) -> None:
+    saved = "Plotly.toImage(document.querySelector('.chart'), {format: 'png', width: 9, height: 9})"
+    assert opened.run(saved).startswith("data:image/png;base64,")
+    assert opened.complaints() == []
+
+
 @pytest.mark.parametrize("width", [320, 400, 800, 1600, 1200])
 def test_no_width_needs_scrolling_sideways(opened: Page, width: int) -> None:
     opened.resize(width)

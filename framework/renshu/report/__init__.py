@@ -11,6 +11,7 @@ from renshu.report.parts import (
     Text,
 )
 from renshu.report.run import Run, Series, read_run
+from renshu.report.sections import estimate
 from renshu.report.write import write_report
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Series",
     "Table",
     "Text",
+    "estimate",
     "read_run",
     "write_report",
 ]

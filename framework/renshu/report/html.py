@@ -6,6 +6,7 @@ import hashlib
 import html
 import json
 import math
+import os
 import re
 from collections.abc import Sequence
 from importlib.resources import files
@@ -112,11 +113,11 @@ class Page:
 
     def _chart(self, chart: Chart) -> str:
         self._figures.append({"data": _inert(chart.traces), "layout": _inert(chart.layout)})
-        number_ = len(self._figures) - 1
+        place = len(self._figures) - 1
         return (
             f'<figure class="part{" wide" if chart.wide else ""}">'
             f"<figcaption>{esc(chart.title)}</figcaption>"
-            f'<div class="chart" data-figure="{number_}" role="img" aria-label="{esc(chart.alt)}"'
+            f'<div class="chart" data-figure="{place}" role="img" aria-label="{esc(chart.alt)}"'
             f' style="--height:{int(chart.height)}px"></div>'
             f'<details class="data"><summary>Numbers</summary>{_scroll(chart.table)}</details>'
             "</figure>"
@@ -143,11 +144,12 @@ class Page:
 
     def _image(self, file: Path, alt: str) -> str:
         """An image element, or a sentence where the file is missing, no PNG or outside the run."""
-        path = (self._root / file).resolve()
-        size = _png_size(path) if path.is_relative_to(self._root) else None
-        if size is None:
+        try:
+            path = (self._root / file).resolve()
+            url = quote(os.fsencode(path.relative_to(self._root)))
+            size = _png_size(path)
+        except (OSError, ValueError):
             return f'<span class="missing">{esc(alt)}: no picture</span>'
-        url = quote(path.relative_to(self._root).as_posix())
         small = ' class="pixels"' if max(size) <= 160 else ""
         return (
             f'<img src="{esc(url)}" alt="{esc(alt)}" width="{size[0]}" height="{size[1]}"{small}>'
@@ -156,7 +158,7 @@ class Page:
 
 def figure(headline: Headline, value: float) -> str:
     """A headline's value, or an end of its interval, as text."""
-    if headline.unit == "%":
+    if headline.unit == "%" and math.isfinite(value):
         return f"{100 * value:.1f}"
     return f"{value:.3f}" if 0 <= value <= 1 else number(value)
 
@@ -185,7 +187,7 @@ def _range(low: float, high: float) -> str:
 
 
 def _bar(share: float) -> str:
-    share = min(max(share, 0.0), 1.0) if math.isfinite(share) else 0.0
+    share = min(max(share, 0.0), 1.0)
     return f'<span class="bar" aria-hidden="true" style="--share:{share:.4f}"></span>'
 
 
@@ -219,13 +221,17 @@ def _scroll(table: Table) -> str:
 def _row(table: Table, row: Sequence[Cell]) -> str:
     cells = []
     for column, value in zip(table.columns, row, strict=True):
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not math.isfinite(value)
+        ):
             cells.append(f"<td>{esc(number(value))}</td>")
             continue
         shown, bar = number(value), ""
-        if column in table.bars and math.isfinite(value):
-            shown, bar = f"{value:.3f}", _bar(float(value))
-        cells.append(f'<td class="number" data-value="{float(value)!r}">{shown}{bar}</td>')
+        if column in table.bars:
+            shown, bar = f"{value:.3f}", _bar(value)
+        cells.append(f'<td class="number" data-value="{value!r}">{shown}{bar}</td>')
     return "".join(cells)
 
 
@@ -242,13 +248,10 @@ def _inert(value: Any) -> Any:
     return value
 
 
-def _png_size(path: Path) -> tuple[int, int] | None:
-    """Width and height of a PNG file, None if it is not one."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(24)
-    except OSError:
-        return None
+def _png_size(path: Path) -> tuple[int, int]:
+    """Width and height of a PNG file; ValueError if it is none."""
+    with path.open("rb") as file:
+        head = file.read(24)
     if head[:8] != b"\x89PNG\r\n\x1a\n" or head[12:16] != b"IHDR":
-        return None
+        raise ValueError("no PNG file")
     return int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")

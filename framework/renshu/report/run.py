@@ -87,16 +87,16 @@ def read_run(run_dir: str | Path) -> Run:
 
 
 def _read_progress(path: Path) -> dict[str, Any]:
-    """The counts and the clock of the newest checkpoint; {} without one."""
-    newest: dict[str, Any] = {}
-    for file in path.glob("checkpoints/*/state.json"):
-        try:
-            progress = json.loads(file.read_text(encoding="utf-8"))["state"]["progress"]
-            if progress["step"] >= newest.get("step", 0):
-                newest = progress
-        except (OSError, ValueError, LookupError, TypeError, RecursionError):
-            continue  # a torn checkpoint says nothing about time, and is named when it is used
-    return newest
+    """The counts and the clock of the newest checkpoint; {} without one that can be read."""
+    steps = {}
+    for file in path.glob("checkpoints/*/manifest.json"):
+        step = _read_mapping(file, []).get("step")
+        steps[file.parent] = step if isinstance(step, int) else -1
+    if not steps:
+        return {}
+    state = _read_mapping(max(steps, key=steps.__getitem__) / "state.json", []).get("state")
+    progress = state.get("progress") if isinstance(state, dict) else None
+    return progress if isinstance(progress, dict) else {}
 
 
 def _read_mapping(file: Path, problems: list[str], root: Path | None = None) -> dict[str, Any]:

@@ -21,11 +21,13 @@ _RATE = re.compile(r"lr([-_/].*)?|learning_rate.*")
 
 def estimate(value: Any) -> tuple[float, float | None, float | None] | None:
     """A metric's value and 95 % interval, as evaluation/<split>/metrics.json holds them."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value), None, None
-    if isinstance(value, dict) and isinstance(value.get("value"), int | float):
-        return float(value["value"]), value.get("low"), value.get("high")
-    return None
+    if not isinstance(value, dict):
+        value = {"value": value}
+    found = [value.get(key) for key in ("value", "low", "high")]
+    known = [
+        float(x) if isinstance(x, int | float) and type(x) is not bool else None for x in found
+    ]
+    return None if known[0] is None else (known[0], known[1], known[2])
 
 
 def results(run: Run) -> Section:

@@ -11,11 +11,14 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from renshu.errors import DataError
-from renshu.report import Headline, Picture, Pictures, Section, Table, Text
+from renshu.report import Headline, Picture, Pictures, Section, Table, Text, estimate
 from renshu.report.charts import bars, heatmap, lines
 
 BINS = 15
 """Of the reliability diagram and its calibration error, as in Guo et al. 2017."""
+
+MOST_CLASSES = 40
+"""So many classes are told apart in a picture of the confusion matrix."""
 
 _SHARE = {"range": [-0.02, 1.02], "tickformat": ".0%"}
 
@@ -82,6 +85,8 @@ def _confusion(found: Evaluation) -> Section:
     counts = json.loads((found.folder / "confusion.json").read_text(encoding="utf-8"))["rows"]
     names, table = found.classes, np.array(counts)
     errors = table - np.diag(table.diagonal())
+    shown = np.sort(np.argsort(-(errors.sum(0) + errors.sum(1)), kind="stable")[:MOST_CLASSES])
+    which = f" of the {len(shown)} most confused classes" if len(shown) < len(names) else ""
     places = [divmod(int(i), len(names)) for i in np.argsort(-errors, axis=None, kind="stable")]
     rows = [
         [names[a], names[b], int(errors[a, b]), float(errors[a, b] / table[a].sum())]
@@ -90,9 +95,9 @@ def _confusion(found: Evaluation) -> Section:
     ]
     columns = ["true", "predicted", "pictures", "of the class"]
     chart = heatmap(
-        "Confusion matrix",
-        names,
-        counts,
+        f"Confusion matrix{which}",
+        [names[k] for k in shown],
+        table[np.ix_(shown, shown)].tolist(),
         x="predicted",
         y="true",
         alt=f"{table.trace()} of {table.sum()} pictures are on the diagonal: predicted right.",
@@ -140,11 +145,9 @@ def _headlines(found: Evaluation) -> list[Headline]:
     }
     note = f"{len(found.labels)} pictures"
     return [
-        Headline(
-            f"{found.split.capitalize()} {name}", one["value"], one["low"], one["high"], unit, note
-        )
+        Headline(f"{found.split.capitalize()} {name}", *one, unit, note)
         for key, (name, unit) in kinds.items()
-        if (one := found.metrics[key])["value"] is not None
+        if (one := estimate(found.metrics[key])) is not None
     ]
 
 

@@ -119,8 +119,9 @@ def test_training_time_is_that_of_the_newest_checkpoint(digits: Path, tmp_path: 
         folder.mkdir(parents=True)
         state = {"state": {"progress": {"step": step, "samples": 100 * step, "seconds": seconds}}}
         (folder / "state.json").write_text(json.dumps(state))
+        (folder / "manifest.json").write_text(json.dumps({"step": step}))
     (run / "checkpoints" / "step=000099").mkdir()
-    (run / "checkpoints" / "step=000099" / "state.json").write_text('{"progress": {"st')
+    (run / "checkpoints" / "step=000099" / "manifest.json").write_text('{"st')
     text = " ".join(Dom(_html(run)).text)
     assert "training, in seconds 20" in text
     assert "samples a second 450" in text
@@ -263,7 +264,8 @@ def test_pictures_outside_the_run_folder_are_not_shown(tmp_path: Path) -> None:
     (tmp_path / "secret.png").write_bytes(png)
     (run / "link.png").symlink_to(tmp_path / "secret.png")
     (run / "good.png").write_bytes(png)
-    names = ("good.png", "../secret.png", "link.png", str(tmp_path / "secret.png"))
+    names = ["good.png", "../secret.png", "link.png", str(tmp_path / "secret.png")]
+    names += ["a\0b.png", "a\ud800b.png", "a" * 5000, ""]
     items = [Picture([(Path(name), "a picture")], name) for name in names]
     dom = Dom(page(run, Section("Pictures", [Pictures("all", items)])))
     assert [a for a in dom.addresses if a.endswith(".png")] == ["good.png"]
