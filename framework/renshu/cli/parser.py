@@ -25,6 +25,9 @@ from renshu.task import Task, find_task
 SECTIONS = ("data", "model", "training")
 """The parts of a task's options; `trainer` comes beside them."""
 
+DEFAULT = "default"
+"""A task's preset of this name holds for every run: its defaults for the Trainer's options."""
+
 _PLAIN = (bool, int, float, str, type(None))
 _ATTRIBUTE = re.compile(r"(\w+):\s+(.*)")
 
@@ -72,8 +75,9 @@ def parse_train(arguments: Sequence[str]) -> Request:
     options = {option.key: option for option in list_options(task)}
     preset_name = _early(arguments, "--preset") or _take_text(file, "preset", path)
     file.pop("task", None)
-    preset = _flatten(_preset(task, preset_name), options, f"preset {preset_name}")
-    given = preset | _flatten(file, options, path or "")
+    given = _flatten(task.presets.get(DEFAULT, {}), options, f"preset {DEFAULT}")
+    given |= _flatten(_preset(task, preset_name), options, f"preset {preset_name}")
+    given |= _flatten(file, options, path or "")
     parser = _Parser(task, options.values())
     _check_names(arguments, parser.names(), options)
     values = parser.read(given, path, arguments)
@@ -289,7 +293,7 @@ class _Parser:
 
     def _add_run_options(self, task: Task) -> None:
         add = self.parser.add_argument
-        presets = ", ".join(task.presets) or "none"
+        presets = ", ".join(name for name in task.presets if name != DEFAULT) or "none"
         add("--config", type=str | None, help="YAML file with any of the options below")
         add("--preset", type=str | None, help=f"named set of values: {presets}")
         add("--ckpt_path", type=str | None, help="continue from last, best or a path")

@@ -86,7 +86,10 @@ task = Task(
     finish="renshu_toy_task_parts:finish",
     predict="renshu_toy_task_parts:predict",
     report="renshu_toy_task_parts:report",
-    presets={"demo": {"training": {"lr": 0.5, "epochs": 2}, "trainer.max_epochs": 2}},
+    presets={
+        "default": {"trainer.max_epochs": 5},
+        "demo": {"training": {"lr": 0.5, "epochs": 2}, "trainer.max_epochs": 2},
+    },
 )
 '''
 

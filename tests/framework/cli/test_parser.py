@@ -52,6 +52,17 @@ def test_a_preset_named_in_the_file_stands_below_the_files_own_values():
     assert request.trainer["max_epochs"] == 2
 
 
+def test_the_preset_default_holds_for_every_run_and_below_all_else():
+    Path("c.yaml").write_text("trainer: {max_epochs: 7}")
+    for arguments, epochs in (
+        (["toy"], 5),
+        (["toy", "--preset", "demo"], 2),
+        (["toy", "--preset", "demo", "--config", "c.yaml"], 7),
+        (["toy", "--config", "c.yaml", "--trainer.max_epochs", "9"], 9),
+    ):
+        assert parse_train(arguments).trainer["max_epochs"] == epochs
+
+
 # pains/trainer.md row 38
 def test_a_printed_configuration_runs_again_unchanged(capsys: pytest.CaptureFixture[str]):
     odd = ["--data.classes", '["yes", "12:30", "1e-3", "null", "é #: x"]', "--data.size", "[3, 4]"]
