@@ -221,11 +221,8 @@ def _scroll(table: Table) -> str:
 def _row(table: Table, row: Sequence[Cell]) -> str:
     cells = []
     for column, value in zip(table.columns, row, strict=True):
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not math.isfinite(value)
-        ):
+        numeric = isinstance(value, int | float) and not isinstance(value, bool)
+        if not numeric or not math.isfinite(value):
             cells.append(f"<td>{esc(number(value))}</td>")
             continue
         shown, bar = number(value), ""

@@ -23,11 +23,9 @@ def estimate(value: Any) -> tuple[float, float | None, float | None] | None:
     """A metric's value and 95 % interval, as evaluation/<split>/metrics.json holds them."""
     if not isinstance(value, dict):
         value = {"value": value}
-    found = [value.get(key) for key in ("value", "low", "high")]
-    known = [
-        float(x) if isinstance(x, int | float) and type(x) is not bool else None for x in found
-    ]
-    return None if known[0] is None else (known[0], known[1], known[2])
+    found = (value.get(key) for key in ("value", "low", "high"))
+    middle, low, high = (float(x) if type(x) in (int, float) else None for x in found)
+    return None if middle is None else (middle, low, high)
 
 
 def results(run: Run) -> Section:

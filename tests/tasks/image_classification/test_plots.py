@@ -1,4 +1,4 @@
-"""The report's sections about a classifier: one label, two classes, several labels, many classes."""
+"""The report's sections about a classifier: of two classes, of many, with several labels."""
 
 from __future__ import annotations
 
