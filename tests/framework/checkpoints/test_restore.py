@@ -23,6 +23,7 @@ from renshu.checkpoints import (
 )
 from renshu.errors import CheckpointError
 
+pytestmark = pytest.mark.usefixtures("no_fsync")
 Make = Callable[[list[nn.Parameter]], optim.Optimizer]
 
 
