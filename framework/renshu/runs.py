@@ -6,6 +6,7 @@ import datetime
 import fcntl
 import os
 import re
+import weakref
 from pathlib import Path
 from typing import IO
 
@@ -30,7 +31,10 @@ class RunFolder:
         """Refuse a second live process on this run; the system frees the lock of a dead one."""
         if self._lock is not None:
             return
-        lock = (self.path / ".lock").open("a+")
+        try:
+            lock = (self.path / ".lock").open("a+")
+        except OSError as error:
+            raise _not_writable(self.path, error) from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -46,11 +50,24 @@ class RunFolder:
         lock.write(str(os.getpid()))
         lock.flush()
         self._lock = lock
+        _locked.add(self)
 
     def unlock(self) -> None:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+
+_locked: weakref.WeakSet[RunFolder] = weakref.WeakSet()
+
+
+def _unlock_in_child() -> None:
+    # Else the workers of a killed process, which live on for some seconds, would hold its lock.
+    for folder in list(_locked):
+        folder.unlock()
+
+
+os.register_at_fork(after_in_child=_unlock_in_child)
 
 
 def runs_root(default_root_dir: str | None) -> Path:
@@ -68,12 +85,7 @@ def open_run(root: Path, name: str | None, *, resume: bool) -> RunFolder:
     if name is None:
         folder = _new(root)
     else:
-        if not _NAME.fullmatch(name):
-            raise ConfigError(
-                f"{name!r} cannot be the name of a run",
-                allowed="letters, digits and . _ = + -, up to 100, starting with a letter or digit",
-            )
-        folder = RunFolder(root / name)
+        folder = RunFolder(root / _checked(name))
         _make(folder.path)
     folder.lock()
     if not resume and name is not None and any(folder.checkpoints.glob("*/manifest.json")):
@@ -84,6 +96,15 @@ def open_run(root: Path, name: str | None, *, resume: bool) -> RunFolder:
             mend='ckpt_path="last" continues it; or choose another name',
         )
     return folder
+
+
+def _checked(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"{name!r} cannot be the name of a run",
+            allowed="letters, digits and . _ = + -, up to 100, starting with a letter or digit",
+        )
+    return name
 
 
 def _new(root: Path) -> RunFolder:
@@ -98,25 +119,46 @@ def _new(root: Path) -> RunFolder:
             return RunFolder(path)
         except FileExistsError:
             number += 1
+        except OSError as error:
+            raise _not_writable(path, error) from None
 
 
 def _make(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(
-            f"the folder of the run cannot be made: {error.strerror}",
-            where=path,
-            mend="default_root_dir=… names a place that may be written to",
-        ) from None
-    if not os.access(path, os.W_OK):
-        raise ConfigError("no permission to write the run", where=path, mend="default_root_dir=…")
+        raise _not_writable(path, error) from None
+
+
+def _not_writable(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"the folder of the run cannot be written: {error.strerror}",
+        where=path,
+        mend="default_root_dir=… names a place that may be written to",
+    )
 
 
 def run_of(checkpoint: Path) -> Path | None:
     """The run folder that a checkpoint lies in, if it lies in one."""
     parent = checkpoint.absolute().parent
     return parent.parent if parent.name == "checkpoints" else None
+
+
+def _newest(run: Path) -> Path | None:
+    """The newest good checkpoint of a run; None if it has none at all."""
+    from renshu.checkpoints import newest
+
+    found = newest(run / "checkpoints")
+    if found is None:
+        damaged = sorted(path.parent.name for path in run.glob("checkpoints/*/manifest.json"))
+        if damaged:
+            raise CheckpointError(
+                f"no checkpoint of the run is as it was written: {', '.join(damaged)}",
+                where=run / "checkpoints",
+                mend="restore one from a copy, or start anew with another Trainer(run=…)",
+            )
+        say(f"run {run.name!r} has no checkpoint yet: it starts from the beginning")
+    return found
 
 
 def find_checkpoint(word: str | Path, root: Path, name: str | None, best: str = "") -> Path | None:
@@ -126,7 +168,7 @@ def find_checkpoint(word: str | Path, root: Path, name: str | None, best: str = 
 
     Raises:
         ConfigError: "last" without a name of a run; "best" with nothing watched.
-        CheckpointError: nothing is there.
+        CheckpointError: nothing is there, or nothing undamaged.
     """
     from renshu.checkpoints import newest
 
@@ -147,10 +189,7 @@ def find_checkpoint(word: str | Path, root: Path, name: str | None, best: str = 
                 allowed=", ".join(runs[-20:]) or f"there is no run in {root} yet",
                 mend='Trainer(run="name"), or the path of a run as ckpt_path',
             )
-        found = newest(root / name / "checkpoints")
-        if found is None:
-            say(f"run {name!r} has no checkpoint yet: it starts from the beginning")
-        return found
+        return _newest(root / _checked(name))
     path = Path(word)
     if (path / "manifest.json").is_file():
         return path
