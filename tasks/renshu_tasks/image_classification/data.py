@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, WeightedRandomSampler
 
 from renshu.data import DataModule
 from renshu.errors import ConfigError, DataError, near
+from renshu.messages import say
 from renshu_tasks.image_classification import sources
 from renshu_tasks.image_classification.defaults import Defaults, describe_device, resolve
 from renshu_tasks.image_classification.options import DataOptions
@@ -41,8 +42,14 @@ _MEASURED = 2000  # training pictures on disk from which mean and deviation are 
 
 
 def build(options: ImageClassificationOptions) -> ImageData:
-    """The data that the options name, checked and split; raises DataError or ConfigError."""
-    return ImageData(sources.find(options.data), options.data)
+    """The data that the options name, checked, split and summed up on the terminal.
+
+    Raises DataError or ConfigError, with the file, row or option at fault.
+    """
+    data = ImageData(sources.find(options.data), options.data)
+    for line in data.summary():
+        say(line, once=True)
+    return data
 
 
 class ImageData(DataModule):
@@ -231,20 +238,26 @@ class ImageData(DataModule):
             "labels": list(self.records.labels[row]),
         }
 
-    def describe(self) -> str:
-        """Source, parts, classes with their imbalance, and what was decided or left out."""
-        counts, height, width = self.class_counts, *self.image_size
+    def summary(self) -> list[str]:
+        """Source, parts, shape, imbalance, and what was decided or left out: a line each."""
+        counts, (height, width) = self.class_counts["train"], self.image_size
         sizes = ", ".join(f"{part} {len(rows)}" for part, rows in self.parts.items())
-        few, many = min(counts["train"].values()), max(counts["train"].values())
-        lines = [
+        few, many = min(counts.values()), max(counts.values())
+        return [
             f"{self.records.where}: {len(self.records)} pictures ({sizes})",
             f"pictures {height}×{width}, {self.channels} channels; {len(self.classes)} classes",
             f"imbalance in training: {many / few:.1f} (largest {many}, smallest {few} pictures)",
+            *(f"note: {note}" for note in self.notes),
         ]
-        for name in self.classes:
-            each = ", ".join(f"{part} {counts[part][name]}" for part in PARTS)
-            lines.append(f"  {name}: {each}")
-        return "\n".join(lines + [f"note: {note}" for note in self.notes])
+
+    def describe(self) -> str:
+        """The summary, and the pictures of each class in each part."""
+        counts = self.class_counts
+        each = (
+            f"  {name}: " + ", ".join(f"{part} {counts[part][name]}" for part in PARTS)
+            for name in self.classes
+        )
+        return "\n".join([*self.summary(), *each])
 
     # ---- how it is found out
 

@@ -88,7 +88,11 @@ def _check_options(options: DataOptions, parts: Sequence[str] | None) -> None:
     }
     for rule, holds in rules.items():
         if not holds:
-            raise ConfigError("the data cannot be split as the options say", allowed=rule)
+            names = ("val_share", "test_share", "folds", "fold")
+            given_as = ", ".join(f"data.{name}={getattr(options, name)}" for name in names)
+            raise ConfigError(
+                "the data cannot be split as the options say", where=given_as, allowed=rule
+            )
 
 
 class _Cutter:

@@ -14,7 +14,9 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
+from renshu import messages
 from renshu.errors import ConfigError, DataError
+from renshu.feed import make_feed
 from renshu_tasks.image_classification import verify
 from renshu_tasks.image_classification.data import ImageData, build
 from renshu_tasks.image_classification.options import DataOptions, ImageClassificationOptions
@@ -174,6 +176,30 @@ def test_no_training_batch_has_a_single_picture(digits: tuple):
     assert [len(batch["label"]) for batch in data.train_dataloader()] == [count - 1]
 
 
+@pytest.mark.parametrize("sampler", ["none", "balanced"])
+@pytest.mark.parametrize("in_memory_mb", [0, 100])
+def test_batches_repeat_from_any_position(write_digits: Write, sampler: str, in_memory_mb: int):
+    folder = write_digits(Path("d"), 0, 200)
+    options = {"sampler": sampler, "in_memory_mb": in_memory_mb, "batch_size": 16}
+
+    def batches(consumed: int, state: dict | None = None):
+        loader = ImageData.from_folder(folder, num_workers=0, **options).train_dataloader()
+        feed = make_feed(loader, seed=7, name="train")
+        if state is not None:
+            feed.load_state_dict(state)
+        for batch, _ in feed.epoch(2, 16 * consumed, consumed):
+            yield batch, feed.state_dict()
+
+    whole = list(batches(0))
+    rest = list(batches(3, whole[2][1]))
+    assert len(rest) == len(whole) - 3 > 3
+    for (first, _), (again, _) in zip(whole[3:], rest, strict=True):
+        assert all(torch.equal(first[key], again[key]) for key in first)
+    assert len({int(seed) for batch, _ in whole for seed in batch["seed"]}) == sum(
+        len(batch["seed"]) for batch, _ in whole
+    )
+
+
 # ---- several labels
 
 
@@ -291,6 +317,14 @@ def test_pictures_of_different_size_are_cut_to_the_usual_one():
 def test_a_bad_size_is_refused(digits: tuple):
     with pytest.raises(ConfigError, match=r"data\.image_size"):
         ImageData.from_arrays(*digits, image_size=0)
+
+
+def test_what_was_found_is_said(capsys: pytest.CaptureFixture[str], monkeypatch):
+    monkeypatch.setattr(messages, "_said", set())
+    build(ImageClassificationOptions())
+    said = capsys.readouterr().err
+    assert "1797 pictures (train 1221, val 216, test 360)" in said
+    assert "imbalance in training: 1.1" in said
 
 
 # ---- identity
