@@ -27,7 +27,7 @@ class FakeTrainer:
         self.callbacks = callbacks
         self.progress = Progress()
         self.callback_metrics: dict[str, torch.Tensor] = {}
-        self.num_val_batches = [1]
+        self.num_val_batches, self.num_training_batches = [1], 4
         self.sanity_checking = self.should_stop = self.interrupted = False
         self.marks: dict[str, int] = {}
         self.is_global_zero = True

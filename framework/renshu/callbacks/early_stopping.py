@@ -143,6 +143,7 @@ class EarlyStopping(Callback):
             self._check(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, module: Module) -> None:
+        self._watch.see(trainer)
         if self._at_epoch_end:
             self._check(trainer)
 
@@ -151,11 +152,12 @@ class EarlyStopping(Callback):
             self._refuse_missing(trainer)
 
     def on_fit_end(self, trainer: Trainer, module: Module) -> None:
-        self._refuse_missing(trainer)
+        if not trainer.interrupted:
+            self._refuse_missing(trainer)
 
     def _refuse_missing(self, trainer: Trainer) -> None:
         """After all else of the epoch's end, so that what the run has reached is saved."""
-        error = self._watch.error(trainer) if self.strict else None
+        error = self._watch.error(trainer, after_epoch=True) if self.strict else None
         if error is None:
             return
         for callback in trainer.callbacks:

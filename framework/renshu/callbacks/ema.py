@@ -129,6 +129,7 @@ class EMA(Callback):
 
     def on_exception(self, trainer: Trainer, module: Module, exception: BaseException) -> None:
         self._swap_back()
+        self._training = False
 
     def _swap_back(self) -> None:
         if self._training and self._swapped:

@@ -49,7 +49,7 @@ class LearningRateMonitor(Callback):
     def on_train_start(self, trainer: Trainer, module: Module) -> None:
         from renshu.planning import log_interval
 
-        if not trainer.loggers:
+        if not trainer.loggers and not trainer.options.fast_dev_run:
             raise ConfigError("LearningRateMonitor needs a logger", mend="Trainer(logger=True)")
         self._groups = dict[str, tuple[dict[str, Any], str]]()
         self._number = 0

@@ -22,7 +22,7 @@ from renshu.callbacks.monitor import (
     monitored,
     validates_at_epoch_end,
 )
-from renshu.errors import ConfigError
+from renshu.errors import ConfigError, NonFiniteError
 from renshu.intervals import Interval, Progress
 
 if TYPE_CHECKING:
@@ -142,6 +142,12 @@ class ModelCheckpoint(Callback):
         self.dirpath = self._fixed_dirpath
         if self.dirpath is None and trainer.run_dir is not None:
             self.dirpath = Path(trainer.run_dir) / "checkpoints"
+        if self.dirpath is None and not trainer.options.fast_dev_run:
+            raise ConfigError(
+                "there is no run folder to save in",
+                where="ModelCheckpoint",
+                mend="give dirpath=, or leave checkpoints on in the Trainer",
+            )
 
     def on_train_start(self, trainer: Trainer, module: Module) -> None:
         at_epoch_end = self.save_on_train_epoch_end
@@ -174,28 +180,38 @@ class ModelCheckpoint(Callback):
             return
         self._validated_step = trainer.global_step
         epoch_counts = (trainer.current_epoch + 1) % self.every.size == 0
-        self._wanted += self._owed or (self._at_validation and epoch_counts)
+        asked = self._owed or (self._at_validation and epoch_counts)
+        self._wanted += asked or self._missing(trainer) is not None
 
     def on_interval(self, trainer: Trainer, module: Module) -> None:
         self.save(trainer)
+        self._refuse(self._missing(trainer), trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, module: Module) -> None:
+        if self._watch:
+            self._watch.see(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, module: Module) -> None:
         if trainer.progress.epochs > 0:
-            self._refuse_missing(trainer)
+            self._refuse(self._missing(trainer, after_epoch=True), trainer)
 
     def on_fit_end(self, trainer: Trainer, module: Module) -> None:
-        if self.interval is not None and self._keeps_newest and not trainer.interrupted:
-            self.save(trainer)
-        self._refuse_missing(trainer)
+        if not trainer.interrupted:
+            if self.interval is not None and self._keeps_newest:
+                self.save(trainer)
+            self._refuse(self._missing(trainer, after_epoch=True), trainer)
         trainer.wait_for_checkpoints()
         self._sweep(trainer)
 
     def on_exception(self, trainer: Trainer, module: Module, exception: BaseException) -> None:
-        if self.save_on_exception and self._fitting and not trainer.sanity_checking:
+        wanted = self.save_on_exception and not isinstance(exception, NonFiniteError)
+        if wanted and self._fitting and not trainer.sanity_checking:
             self.save(trainer)
 
-    def _refuse_missing(self, trainer: Trainer) -> None:
-        error = self._watch.error(trainer) if self._watch else None
+    def _missing(self, trainer: Trainer, after_epoch: bool = False) -> ConfigError | None:
+        return self._watch.error(trainer, after_epoch=after_epoch) if self._watch else None
+
+    def _refuse(self, error: ConfigError | None, trainer: Trainer) -> None:
         if error is not None:
             self.save(trainer)
             trainer.wait_for_checkpoints()
@@ -356,7 +372,7 @@ class ModelCheckpoint(Callback):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        state = {name: getattr(self, f"_{name}") for name in _STATE}
+        state = {name: copy.copy(getattr(self, f"_{name}")) for name in _STATE}
         return state | {"best": self._ranking()[0] if self._scores else None}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

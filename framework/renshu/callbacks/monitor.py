@@ -47,9 +47,10 @@ def validates_at_epoch_end(trainer: Trainer) -> bool:
 class KeyWatch:
     """Decides when a monitored key that nobody logs is an error.
 
-    The key may come from a validation or from the end of an epoch, so it is missing only when one
-    epoch has ended and, if there is validation, one validation too. A resumed fit starts anew: it
-    needs the key no earlier than a fresh one.
+    The key may come from a validation or from the end of an epoch, so it is missing once an epoch
+    has ended and, if there is validation, a validation too; after the validation alone if its name
+    begins with "val" or an epoch has no known end. A resumed fit starts anew: it needs the key no
+    earlier than a fresh one.
     """
 
     def __init__(self, key: str, owner: str) -> None:
@@ -61,19 +62,26 @@ class KeyWatch:
         """A fit begins."""
         self._names: set[str] = set()
         self._validated = False
-        self._settled = False
+
+    def see(self, trainer: Trainer) -> None:
+        """Remember what is logged by now."""
+        self._names.update(trainer.callback_metrics)
 
     def validated(self, trainer: Trainer) -> None:
-        """A validation ended, the sanity check's included: remember what it logged."""
-        self._names.update(trainer.callback_metrics)
+        """A validation ended, or the sanity check."""
+        self.see(trainer)
         self._validated = self._validated or not trainer.sanity_checking
 
-    def error(self, trainer: Trainer) -> ConfigError | None:
-        """To be asked after an epoch's end; None while the key is there or may still come."""
-        if self._settled or not (self._validated or not validates(trainer)):
+    def error(self, trainer: Trainer, *, after_epoch: bool) -> ConfigError | None:
+        """What to raise now; None while the key is there or may still come."""
+        if self.key in self._names:
             return None
-        self._names.update(trainer.callback_metrics)
-        self._settled = True
+        endless = math.isinf(trainer.num_training_batches)
+        if not after_epoch and not self.key.startswith("val") and not endless:
+            return None
+        if not self._validated and (validates(trainer) or not after_epoch):
+            return None
+        self.see(trainer)
         if self.key in self._names:
             return None
         names = sorted(self._names)

@@ -203,6 +203,10 @@ class ProgressBar(Callback):
     def on_exception(self, trainer: Trainer, module: Module, exception: BaseException) -> None:
         self._close()
 
+    def teardown(self, trainer: Trainer, module: Module, stage: str) -> None:
+        # An evaluation that a signal cut short has no end of its own.
+        self._close()
+
     def _open(self, trainer: Trainer) -> None:
         if trainer.is_global_zero and self.refresh_rate:
             self._display = _display(self.leave)

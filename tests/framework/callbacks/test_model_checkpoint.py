@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tiny
 from fake_trainer import FakeTrainer, values
 from renshu.callbacks.model_checkpoint import ModelCheckpoint
 from renshu.errors import ConfigError
@@ -306,12 +308,20 @@ def test_an_exception_saves_when_asked(tmp_path: Path) -> None:
 def test_a_missing_key_is_told_after_the_first_epoch_with_the_state_saved(tmp_path: Path) -> None:
     trainer = FakeTrainer(tmp_path, [ModelCheckpoint(monitor="val_los")])
     trainer.start()
-    trainer.epoch({"val_loss": 1.0, "val_acc": 0.5})
     with pytest.raises(ConfigError) as error:
-        trainer.epoch({"val_loss": 1.0})
+        trainer.epoch({"val_loss": 1.0, "val_acc": 0.5})
     assert "'val_los'" in str(error.value)
     assert "val_acc, val_loss" in str(error.value)
     assert "did you mean 'val_loss'?" in str(error.value)
+    assert trainer.folders() == steps(1)
+
+
+def test_a_missing_key_of_training_is_told_before_the_second_epoch(tmp_path: Path) -> None:
+    trainer = FakeTrainer(tmp_path, [ModelCheckpoint(monitor="train_los")])
+    trainer.start()
+    trainer.epoch({"val_loss": 1.0})
+    with pytest.raises(ConfigError, match="train_los"):
+        trainer.epoch({"val_loss": 1.0})
     assert trainer.folders() == steps(1)
 
 
@@ -340,3 +350,164 @@ def test_a_resume_does_not_need_the_key_at_once(tmp_path: Path) -> None:
     second.epoch({"val_loss": 0.5}, steps=5)
     second.end()
     assert "step=000007" in second.folders()
+
+
+# With the real Trainer
+
+
+class Scripted(tiny.Tiny):
+    """Validation gives the scores of a list, whatever the weights are."""
+
+    def __init__(self, scores: list[float]) -> None:
+        super().__init__()
+        self.scores = scores
+
+    def on_validation_epoch_end(self) -> None:
+        if not self.trainer.sanity_checking:
+            self.log("val_loss", torch.tensor(self.scores[self.current_epoch]))
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None: ...
+
+
+def saved(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "runs" / "run" / "checkpoints").iterdir())
+
+
+def test_a_real_fit_keeps_the_best_and_the_newest(tmp_path: Path) -> None:
+    callback = ModelCheckpoint(monitor="val_loss", save_top_k=2)
+    trainer = tiny.trainer(tmp_path, callback, max_epochs=6)
+    trainer.fit(Scripted([5, 1, 4, 2, 6, 3]), tiny.loader(), tiny.loader())
+    assert saved(tmp_path) == steps(8, 16, 24)
+    assert Path(callback.best_model_path).name == "step=000008"
+
+
+def test_a_real_run_resumed_anywhere_keeps_the_same(tmp_path: Path) -> None:
+    scores = [5.0, 1.0, 4.0, 2.0, 6.0, 3.0]  # pains/trainer.md row 27
+
+    def fit_to(name: str, epochs: int, ckpt_path: str | None = None) -> ModelCheckpoint:
+        callback = ModelCheckpoint(monitor="val_loss", save_top_k=2)
+        trainer = tiny.trainer(tmp_path / name, callback, max_epochs=epochs)
+        trainer.fit(Scripted(scores), tiny.loader(), tiny.loader(), ckpt_path=ckpt_path)
+        return callback
+
+    whole = fit_to("whole", 6)
+    for epochs in (1, 3, 5):
+        fit_to(str(epochs), epochs)
+        resumed = fit_to(str(epochs), 6, "last")
+        assert saved(tmp_path / str(epochs)) == saved(tmp_path / "whole")
+        assert resumed.state_dict() == whole.state_dict()
+
+
+def test_a_real_save_is_one_write_of_the_tensors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # pains/trainer.md row 7
+    writes: list[int] = []
+    trainer = tiny.trainer(
+        tmp_path, ModelCheckpoint(monitor="val_loss", save_last=True), max_epochs=4
+    )
+    save = trainer.save_checkpoint
+
+    def counted(*args: Any, **kwargs: Any) -> Path:
+        writes.append(trainer.global_step)
+        return save(*args, **kwargs)
+
+    monkeypatch.setattr(trainer, "save_checkpoint", counted)
+    trainer.fit(Scripted([4, 3, 2, 1]), tiny.loader(), tiny.loader())
+    assert writes == [4, 8, 12, 16]
+    assert not any(path.is_symlink() for path in tmp_path.rglob("*"))
+
+
+def test_real_validations_inside_an_epoch(tmp_path: Path) -> None:
+    callback = ModelCheckpoint(monitor="val_loss", save_top_k=-1)
+    trainer = tiny.trainer(tmp_path, callback, max_epochs=2, val_check_interval=2)
+    trainer.fit(tiny.Tiny(), tiny.loader(), tiny.loader())
+    assert saved(tmp_path) == steps(2, 4, 6, 8)
+    assert len(callback.best_k_models) == 4
+
+
+def test_a_real_interval_of_steps_ranks_at_validations(tmp_path: Path) -> None:
+    callback = ModelCheckpoint(monitor="val_loss", save_top_k=-1, every="3 steps")
+    trainer = tiny.trainer(tmp_path, callback, max_epochs=2)
+    trainer.fit(tiny.Tiny(), tiny.loader(), tiny.loader())
+    assert saved(tmp_path) == steps(3, 4, 6, 8)
+    assert {Path(path).name for path in callback.best_k_models} == set(steps(4, 8))
+
+
+def test_a_training_metric_ranks_at_every_step(tmp_path: Path) -> None:
+    callback = ModelCheckpoint(monitor="train_loss", save_top_k=-1, every="3 steps")
+    trainer = tiny.trainer(tmp_path, callback, max_epochs=2)
+    trainer.fit(tiny.Tiny(), tiny.loader(), tiny.loader())
+    assert {Path(path).name for path in callback.best_k_models} == set(steps(3, 6, 8))
+
+
+def test_a_real_missing_key_is_told_with_the_state_saved(tmp_path: Path) -> None:
+    trainer = tiny.trainer(tmp_path, ModelCheckpoint(monitor="val_los"), max_epochs=3)
+    with pytest.raises(ConfigError, match="did you mean 'val_loss'"):
+        trainer.fit(tiny.Tiny(), tiny.loader(), tiny.loader())  # pains/trainer.md row 28
+    assert saved(tmp_path) == steps(4)
+
+
+def test_a_missing_validation_key_is_told_at_the_first_validation(tmp_path: Path) -> None:
+    callback = ModelCheckpoint(monitor="val_los", every="1000 steps")
+    trainer = tiny.trainer(tmp_path, callback, max_epochs=3, val_check_interval=2)
+    with pytest.raises(ConfigError, match="did you mean 'val_loss'"):
+        trainer.fit(tiny.Tiny(), tiny.loader(), tiny.loader())
+    assert saved(tmp_path) == steps(2)
+
+
+def test_a_key_of_the_epochs_end_is_waited_for(tmp_path: Path) -> None:
+    class Late(tiny.Tiny):
+        def on_train_epoch_end(self) -> None:
+            self.log("late", float(self.current_epoch))
+
+    callback = ModelCheckpoint(monitor="late", every="1 steps", mode="max")
+    trainer = tiny.trainer(tmp_path, callback, max_epochs=2, val_check_interval=2)
+    trainer.fit(Late(), tiny.loader(), tiny.loader())
+    assert Path(callback.best_model_path).name == "step=000008"
+
+
+def test_without_a_folder_it_is_refused(tmp_path: Path) -> None:
+    class Brings(tiny.Tiny):
+        def configure_callbacks(self) -> Any:
+            return ModelCheckpoint()
+
+    trainer = tiny.trainer(tmp_path, enable_checkpointing=False, logger=False, max_epochs=1)
+    with pytest.raises(ConfigError, match="no run folder"):
+        trainer.fit(Brings(), tiny.loader())
+
+
+def test_a_failed_save_leaves_best_and_newest_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    callback = ModelCheckpoint(monitor="val_loss")
+    trainer = tiny.trainer(tmp_path, callback, max_epochs=3)
+    save = trainer.save_checkpoint
+
+    def fails(*args: Any, **kwargs: Any) -> Path:
+        if trainer.global_step == 8:
+            raise OSError(28, "No space left on device")
+        return save(*args, **kwargs)
+
+    monkeypatch.setattr(trainer, "save_checkpoint", fails)
+    with pytest.raises(OSError, match="No space"):
+        trainer.fit(Scripted([3, 2, 1]), tiny.loader(), tiny.loader())
+    assert Path(callback.best_model_path).name == "step=000004" == saved(tmp_path)[0]
+    assert callback.last_model_path == callback.best_model_path
+
+
+def test_a_second_fit_starts_new_lists(tmp_path: Path) -> None:
+    callback = ModelCheckpoint(monitor="val_loss", dirpath=tmp_path / "own")
+    for scores in ([1.0, 2.0], [4.0, 3.0]):
+        tiny.trainer(tmp_path, callback, max_epochs=2, run=None).fit(
+            Scripted(scores), tiny.loader(), tiny.loader()
+        )
+    assert callback.best_model_score is not None and callback.best_model_score.item() == 3.0
+    assert Path(callback.best_model_path).parent == tmp_path / "own"
+
+
+def test_a_checkpoint_of_weights_alone(tmp_path: Path) -> None:
+    from renshu.checkpoints import read
+
+    callback = ModelCheckpoint(save_weights_only=True)
+    tiny.trainer(tmp_path, callback, max_epochs=1).fit(tiny.Tiny(), tiny.loader())
+    assert "optimizer_states" not in read(callback.last_model_path)
