@@ -210,3 +210,15 @@ def test_a_run_that_has_only_started_opens_too(browser: Browser, tmp_path: Path)
     with browser.page(write_report(folder).as_uri()) as page:
         assert "metrics.csv holds no values yet" in page.run("document.body.innerText")
         assert page.complaints() == []
+
+
+@pytest.mark.parametrize(
+    ("ci", "end"), [("true", pytest.fail.Exception), ("", pytest.skip.Exception)]
+)
+def test_a_missing_browser_fails_in_ci_and_skips_elsewhere(
+    ci: str, end: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CI", ci)
+    with pytest.raises(end, match="chromium is not installed"), chromium(tmp_path):
+        raise AssertionError("a browser was found in an empty folder")

@@ -221,14 +221,12 @@ def _scroll(table: Table) -> str:
 def _row(table: Table, row: Sequence[Cell]) -> str:
     cells = []
     for column, value in zip(table.columns, row, strict=True):
-        numeric = isinstance(value, int | float) and not isinstance(value, bool)
-        if not numeric or not math.isfinite(value):
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            share = column in table.bars
+            shown = f"{value:.3f}{_bar(value)}" if share else number(value)
+            cells.append(f'<td class="number" data-value="{value!r}">{shown}</td>')
+        else:
             cells.append(f"<td>{esc(number(value))}</td>")
-            continue
-        shown, bar = number(value), ""
-        if column in table.bars:
-            shown, bar = f"{value:.3f}", _bar(value)
-        cells.append(f'<td class="number" data-value="{value!r}">{shown}{bar}</td>')
     return "".join(cells)
 
 

@@ -23,9 +23,13 @@ def estimate(value: Any) -> tuple[float, float | None, float | None] | None:
     """A metric's value and 95 % interval, as evaluation/<split>/metrics.json holds them."""
     if not isinstance(value, dict):
         value = {"value": value}
-    found = (value.get(key) for key in ("value", "low", "high"))
-    middle, low, high = (float(x) if type(x) in (int, float) else None for x in found)
+    middle, low, high = (_number(value.get(key)) for key in ("value", "low", "high"))
     return None if middle is None else (middle, low, high)
+
+
+def _number(value: Any) -> float | None:
+    numeric = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if numeric else None
 
 
 def results(run: Run) -> Section:
@@ -54,8 +58,6 @@ def curves(run: Run) -> Section:
     order = sorted(groups, key=lambda name: (name != "loss", name == RATE, -len(groups[name])))
     charts = [_curve(title, groups[title]) for title in order[:MAX_CHARTS]]
     said = "Values as they were logged, by optimiser step."
-    if run.counters:
-        said += f" The last row is of epoch {run.counters['epoch']:.0f}, counted from 0."
     if len(order) > MAX_CHARTS:
         said += f" {len(order) - MAX_CHARTS} more are in metrics.csv."
     return Section(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import importlib.util
+import math
 import os
 import shutil
 from pathlib import Path
@@ -71,8 +72,9 @@ def _first_values(run: Run, limit: int = 4) -> list[Headline]:
 def _facts(run: Run) -> list[str]:
     """The line under the title."""
     facts = [run.task.replace("_", " ") if run.task else "run of a script"]
-    if run.counters:
-        facts.append(f"{run.counters['step'] + 1:.0f} steps")
+    step, epoch = run.counters.get("step", math.nan), run.counters.get("epoch", math.nan)
+    if math.isfinite(step + epoch):
+        facts.append(f"{step + 1:.0f} steps in {epoch + 1:.0f} epochs")
     known = dict(common.flat(run.environment))
     if isinstance(known.get("time"), str):
         known["time"] = str(known["time"])[:16].replace("T", " ") + " UTC"

@@ -347,6 +347,15 @@ def test_classes_of_the_same_name_have_bars_of_their_own() -> None:
     assert chart.traces[0]["x"] == [0, 1]
 
 
+def test_a_cell_of_0_or_1_sorts_as_a_number_and_nothing_else_does(tmp_path: Path) -> None:
+    row = [0, 1, 0.0, 1.0, True, False, None, float("nan"), float("inf"), "1"]
+    table = Table("T", list("abcdefghij"), [row], bars=["d"])
+    text = page(tmp_path, Section("S", [table]))
+    assert re.findall(r'data-value="([^"]*)"', text) == ["0", "1", "0.0", "1.0"]
+    cells = [re.sub("<.*", "", cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", text)]
+    assert cells == ["0", "1", "0", "1.000", "yes", "no", "–", "–", "inf", "1"]
+
+
 def test_headline_shows_percent_and_interval(tmp_path: Path) -> None:
     one = Headline("Accuracy", 0.9876, 0.98, 0.995, "%", "450 pictures")
     text = "".join(Dom(page(tmp_path, headlines=(one,))).text)
