@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 from renshu.errors import ConfigError, RenshuError, near
@@ -43,11 +44,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     session = Session()
     try:
         return _dispatch(list(sys.argv[1:] if arguments is None else arguments), session)
-    except RenshuError as error:
-        if os.environ.get("RENSHU_DEBUG") == "1":
-            _print_traceback(error)
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
     except KeyboardInterrupt:
         return _stopped("Ctrl-C", 130, session)
     except SystemExit as end:  # --help and the like, or the Trainer after SIGTERM
@@ -59,38 +55,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        return _unexpected(error, session)
+        return _failed(error, session)
 
 
 def _dispatch(arguments: list[str], session: Session) -> int:
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(_help())
+    name = arguments[0] if arguments else "--help"
+    if name in ("-h", "--help", "help"):
+        rows = [f"  {command:<10}{summary}" for command, summary in COMMANDS.items()]
+        more = "renshu COMMAND --help shows more. RENSHU_DEBUG=1 shows the traceback of an error."
+        print("usage: renshu COMMAND ...", "", *rows, "", more, sep="\n")
         return 0
-    if arguments[0] == "--version":
-        from importlib.metadata import version
-
-        print(f"renshu {version('renshu')}")
+    if name == "--version":
+        print(f"renshu {import_module('renshu').__version__}")
         return 0
-    name = arguments[0]
     if name not in COMMANDS:
         raise ConfigError(
-            f"there is no command {name!r}",
-            allowed=", ".join(COMMANDS),
-            mend=near(name, COMMANDS) or "renshu --help",
+            f"there is no command {name!r}", allowed=", ".join(COMMANDS), mend=near(name, COMMANDS)
         )
-    from importlib import import_module
-
     return import_module(f"renshu.cli.{name}").run(arguments[1:], session)
-
-
-def _help() -> str:
-    rows = "\n".join(f"  {name:<10}{summary}" for name, summary in COMMANDS.items())
-    return (
-        "usage: renshu COMMAND ...\n\n"
-        f"{rows}\n\n"
-        "renshu COMMAND --help shows a command's options.\n"
-        "RENSHU_DEBUG=1 shows the traceback of an error."
-    )
 
 
 def _stopped(by: str, code: int, session: Session) -> int:
@@ -100,31 +82,22 @@ def _stopped(by: str, code: int, session: Session) -> int:
     return code
 
 
-def _unexpected(error: Exception, session: Session) -> int:
-    """A fault of ours or of user code: one line, and the traceback in a file."""
+def _failed(error: Exception, session: Session) -> int:
+    """What a RenshuError says; for a fault of ours or of user code a line and a traceback's file."""
+    import traceback
+
     if os.environ.get("RENSHU_DEBUG") == "1":
-        _print_traceback(error)
+        traceback.print_exception(error)
+    if isinstance(error, RenshuError):
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
     import tempfile
-    import traceback
 
-    text = "".join(traceback.format_exception(error))
-    try:
-        handle = tempfile.NamedTemporaryFile(
-            "w", prefix="error-", suffix=".txt", dir=session.run_dir, delete=False, encoding="utf-8"
-        )
-    except OSError:
-        handle = tempfile.NamedTemporaryFile(
-            "w", prefix="renshu-error-", suffix=".txt", delete=False, encoding="utf-8"
-        )
-    with handle:
-        handle.write(text)
-    first = str(error).strip().split("\n")[0]
-    print(f"error: {type(error).__name__}: {first}", file=sys.stderr)
-    print(f"  traceback: {handle.name}", file=sys.stderr)
+    text = str(error).strip().split("\n")[0]
+    print(f"error: {type(error).__name__}: {text}", file=sys.stderr)
+    folder = session.run_dir if session.run_dir and os.access(session.run_dir, os.W_OK) else None
+    handle, name = tempfile.mkstemp(".txt", "renshu-error-", folder, text=True)
+    with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+        traceback.print_exception(error, file=file)
+    print(f"  traceback: {name}", file=sys.stderr)
     return 1
-
-
-def _print_traceback(error: BaseException) -> None:
-    import traceback
-
-    traceback.print_exception(error)

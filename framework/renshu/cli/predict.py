@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from renshu.errors import DataError
+from renshu.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from renshu.cli.main import Session
@@ -15,41 +15,35 @@ if TYPE_CHECKING:
 
 def run(arguments: Sequence[str], session: Session) -> int:
     """Predict file by file; the table appears only when it is complete."""
-    parser = argparse.ArgumentParser(
-        "renshu predict",
-        description="Predict files with a trained run. Options of its task replace those of its"
-        " config.yaml. Text that a spreadsheet would run as a formula is led by an apostrophe.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("run", metavar="RUN", help="folder of a run, or its name below runs/")
-    parser.add_argument("files", metavar="FILE", nargs="+", help="what to predict")
-    parser.add_argument(
-        "--out", required=True, type=Path, help="the table, such as predictions.csv"
-    )
-    parser.add_argument(
-        "--ckpt_path",
-        default="best",
-        help="best: the finished model (default); last: the newest checkpoint; or a path",
-    )
-    asked, changes = parser.parse_known_args(arguments)
-
+    more = "Options of the task replace those of the run. Text that a spreadsheet would run as a"
+    more += " formula is led by an apostrophe."
+    parser = argparse.ArgumentParser("renshu predict", description=more, allow_abbrev=False)
     from renshu.cli import trained
-    from renshu.cli.table import TableWriter
 
-    files = [Path(name) for name in asked.files]
-    if missing := [str(path) for path in files if not path.exists()]:
-        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        raise DataError("there is no such file", where=", ".join(missing[:5]) + more)
+    trained.add_run(parser)
+    parser.add_argument("files", metavar="FILE", nargs="+", help="what to predict")
+    parser.add_argument("--out", required=True, type=Path, help="table, such as predictions.csv")
+    asked, changes = parser.parse_known_args(arguments)
+    _check_paths(asked.files, asked.out)
     found = trained.find(asked.run, asked.ckpt_path, changes)
 
+    from renshu.cli.table import write_table
     from renshu.cli.training import load_part
 
-    request = found.request
-    load_part(request, "module")
-    module = trained.module_class(found.task).load_from_checkpoint(found.checkpoint)
-    module.to(found.device()).eval()
-    with TableWriter(asked.out) as table:
-        for row in load_part(request, "predict")(module, files, request.options):
-            table.write(row)
-    print(f"{table.rows} rows in {asked.out}")
+    predict = load_part(found.request, "predict")
+    module = found.place(found.module_class().load_from_checkpoint(found.checkpoint)).eval()
+    rows = 0
+    with write_table(asked.out) as write:
+        for row in predict(module, [Path(name) for name in asked.files], found.request.options):
+            write(row)
+            rows += 1
+    print(f"{rows} rows in {asked.out}")
     return 0
+
+
+def _check_paths(files: Sequence[str], out: Path) -> None:
+    if missing := [name for name in files if not Path(name).exists()]:
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise DataError("there is no such file", where=", ".join(missing[:5]) + more)
+    if not out.parent.is_dir() or out.is_dir():
+        raise ConfigError("the table cannot be written there", where=out, allowed="a file's name")

@@ -19,5 +19,5 @@ def run(arguments: Sequence[str], session: Session) -> int:
     from renshu.cli import trained
     from renshu.report import write_report
 
-    print(write_report(trained.run_dir_of(asked.run)))
+    print(write_report(trained.run_dir(asked.run)))
     return 0

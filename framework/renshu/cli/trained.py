@@ -1,7 +1,8 @@
-"""A run folder that has been trained: its options, its data, its model, its figures."""
+"""A run folder that has been trained: its options, its model, its figures."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import pkgutil
 from collections.abc import Callable, Sequence
@@ -11,11 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from renshu.cli.parser import Request, parse_train
 from renshu.errors import ConfigError, near
-from renshu.task import Task
 
 if TYPE_CHECKING:
-    import torch
-
     from renshu.module import Module
 
 MODEL = "model"
@@ -38,26 +36,43 @@ class Trained:
     request: Request
     checkpoint: Path
 
-    @property
-    def task(self) -> Task:
-        return self.request.task
-
-    def device(self) -> torch.device:
-        """The first device that the options ask for."""
+    def place(self, module: Module) -> Module:
+        """The module on the first device that the options ask for."""
         from renshu.devices import resolve
 
         trainer = self.request.trainer
-        return resolve(trainer["accelerator"], trainer["devices"])[0]
+        return module.to(resolve(trainer["accelerator"], trainer["devices"])[0])
+
+    def module_class(self) -> type[Module]:
+        """The class that the task's `module` function returns, by its annotation."""
+        build = self.request.task.load("module")
+        returned = build.__annotations__["return"]
+        return build.__globals__[returned] if isinstance(returned, str) else returned
+
+    def evaluation(self) -> Callable[..., Any]:
+        """The task's `evaluate(module, data, split, run_dir)`, which stands beside its `finish`."""
+        module = self.request.task.finish.partition(":")[0]
+        return pkgutil.resolve_name(f"{module}:evaluate")
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say which run and which of its weights."""
+    parser.add_argument("run", metavar="RUN", help="folder of a run, or its name below runs/")
+    parser.add_argument(
+        "--ckpt_path",
+        default="best",
+        help="best: the finished model (default); last: the newest checkpoint; or a path",
+    )
 
 
 def find(run: str, ckpt_path: str, changes: Sequence[str] = ()) -> Trained:
     """The run of that path or name; raises ConfigError with the names there are."""
-    run_dir = run_dir_of(run)
-    request = parse_train(["--config", str(run_dir / "config.yaml"), *changes])
-    return Trained(run_dir, request, _checkpoint(run_dir, ckpt_path))
+    folder = run_dir(run)
+    request = parse_train(["--config", str(folder / "config.yaml"), *changes])
+    return Trained(folder, request, _checkpoint(folder, ckpt_path))
 
 
-def run_dir_of(run: str) -> Path:
+def run_dir(run: str) -> Path:
     """The folder of a run given by path or by name below runs/."""
     for path in (Path(run), Path("runs") / run):
         if (path / "config.yaml").is_file():
@@ -70,42 +85,28 @@ def run_dir_of(run: str) -> Path:
     )
 
 
-def _checkpoint(run_dir: Path, word: str) -> Path:
+def _checkpoint(folder: Path, word: str) -> Path:
     """`best`: the finished model; `last`: the newest checkpoint; else a path."""
     from renshu.runs import find_checkpoint
 
-    if word == "best":
-        if (run_dir / MODEL / "manifest.json").is_file():
-            return run_dir / MODEL
+    model = folder / MODEL
+    if word != "best":
+        found = find_checkpoint(folder if word == "last" else word, folder.parent, folder.name)
+        assert found is not None, "only the word 'last' may find nothing"
+        return found
+    if not (model / "manifest.json").is_file():
         raise ConfigError(
             "the run is not finished, so it has no chosen model yet",
-            where=run_dir,
+            where=folder,
             mend="--ckpt_path last uses the newest checkpoint",
         )
-    found = find_checkpoint(run_dir if word == "last" else word, run_dir.parent, run_dir.name)
-    assert found is not None, "only the word 'last' may find nothing"
-    return found
+    return model
 
 
-def module_class(task: Task) -> type[Module]:
-    """The class that a task's `module` function returns, by its annotation."""
-    build = task.load("module")
-    returned = build.__annotations__["return"]
-    return build.__globals__[returned] if isinstance(returned, str) else returned
-
-
-def evaluation(task: Task) -> Callable[..., Any]:
-    """The task's `evaluate(module, data, split, run_dir)`, which stands beside its `finish`."""
-    return pkgutil.resolve_name(f"{task.finish.partition(':')[0]}:evaluate")
-
-
-def figures(run_dir: Path, split: str) -> dict[str, str]:
+def figures(folder: Path, split: str) -> dict[str, str]:
     """The main figures of an evaluated part: name → value with its 95 % interval."""
-    path = run_dir / "evaluation" / split / "metrics.json"
-    try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
+    path = folder / "evaluation" / split / "metrics.json"
+    metrics = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     found = {name: text for name, value in metrics.items() if (text := _figure(value))}
     # Those with an interval are what the task holds to be its results.
     return dict(sorted(found.items(), key=lambda item: " to " not in item[1])[:_SHOWN])
@@ -116,6 +117,4 @@ def _figure(value: Any) -> str | None:
         low, high = value.get("low"), value.get("high")
         interval = "" if low is None or high is None else f" ({low:.4f} to {high:.4f})"
         return f"{value['value']:.4f}{interval}"
-    if isinstance(value, float) and not isinstance(value, bool):
-        return f"{value:.4f}"
-    return None
+    return f"{value:.4f}" if isinstance(value, float) else None

@@ -83,7 +83,9 @@ def train(request: Request, session: Session) -> Result:
     task = request.task
     data = load_part(request, "data")(request.options)
     if old is not None:
-        _check_same_data(request, data, old)
+        stored = check_same_data(request, data, old)
+        for line in environment.compare(stored, environment.describe()):
+            say(f"the continued run will not be bit-equal: {line}")
     module = load_part(request, "module")(request.options, data)
     callbacks = [*load_part(request, "callbacks")(request.options), _Record(request, session)]
     trainer = Trainer(**request.trainer | {"seed": seed, "callbacks": callbacks})
@@ -146,13 +148,12 @@ def _old_run(request: Request) -> Path | None:
     return folder if (folder / environment.FILE).is_file() else None
 
 
-def _check_same_data(request: Request, data: Any, old: Path) -> None:
-    """Continuing needs the data of the run; says what keeps it from being bit-equal."""
-    stored = environment.read_environment(old)
+def check_same_data(request: Request, data: Any, run_dir: Path) -> dict[str, Any]:
+    """Refuse data that are not those of the run unless allowed; returns its environment.json."""
+    stored = environment.read_environment(run_dir)
     allow = request.allow_changed_data
     environment.check_fingerprint(stored.get("fingerprint"), data.fingerprint(), allow=allow)
-    for line in environment.compare(stored, environment.describe()):
-        say(f"the continued run will not be bit-equal: {line}")
+    return stored
 
 
 def _use_best(trainer: Trainer, module: Any) -> None:

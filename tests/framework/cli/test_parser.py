@@ -128,10 +128,13 @@ def test_a_mistyped_command_or_task_is_told_the_nearest(capsys: pytest.CaptureFi
         ("training: {lr: fast}", ("training.lr: expected float, got fast", "c.yaml")),
         ("model: {width: 2.5}", ("model.width: expected int, got 2.5", "c.yaml")),
         ("model: {width: true}", ("model.width: expected int, got True", "c.yaml")),
-        ("model: {name: huge}", ("model.name: expected one of small, large", "c.yaml")),
-        ("data: {path: [a, b]}", ("data.path: expected str or null", "c.yaml")),
+        (
+            "model: {name: huge}",
+            ("model.name: expected Literal['small', 'large'], got huge", "c.yaml"),
+        ),
+        ("data: {path: [a, b]}", ("data.path: expected str | null", "c.yaml")),
         ("data: {size: [1, 2, 3]}", ("data.size: expected", "c.yaml")),
-        ("trainer: {seed: x}", ("trainer.seed: expected int or null, got x", "c.yaml")),
+        ("trainer: {seed: x}", ("trainer.seed: expected int | null, got x", "c.yaml")),
         ("training: 3", ("training: expected keys and values, got 3", "c.yaml")),
         ("training: {epoch: 3}", ("'training.epoch'", "did you mean 'training.epochs'?")),
         ("traning: {lr: 3}", ("unknown key 'traning'", "did you mean 'training'?")),
@@ -157,8 +160,10 @@ def test_a_wrong_flag_names_key_and_type(capsys: pytest.CaptureFixture[str]):
     message = fails(capsys, "train", "toy", "--model.width", "wide")
     assert "model.width: expected int, got wide" in message
     assert "where:   --model.width" in message
-    assert "--model.width needs a value" in fails(capsys, "train", "toy", "--model.width")
-    assert "--config needs a value" in fails(capsys, "train", "toy", "--config")
+    assert "model.width: expected int, got no value" in fails(
+        capsys, "train", "toy", "--model.width"
+    )
+    assert "--config: expected one argument" in fails(capsys, "train", "toy", "--config")
     assert "cannot read the file" in fails(capsys, "train", "toy", "--config", "none.yaml")
     assert "stray" in fails(capsys, "train", "toy", "stray")
 

@@ -117,6 +117,9 @@ def test_predict_writes_nothing_if_it_cannot_write_all(capsys: pytest.CaptureFix
     before = sorted(Path.cwd().iterdir())
     assert main(["predict", "a", "a.txt", "none.txt", "--out", "p.csv"]) == 2
     assert "none.txt" in capsys.readouterr().err
+    for out in ("none/p.csv", "runs"):
+        assert main(["predict", "a", "a.txt", "--out", out]) == 2
+        assert "cannot be written there" in capsys.readouterr().err
     assert main(["predict", "a", "a.txt", "bad.txt", "--out", "p.csv"]) == 1
     assert sorted(path for path in Path.cwd().iterdir() if "error" not in path.name) == before
 
@@ -224,7 +227,7 @@ def test_a_bug_is_one_line_and_a_traceback_in_the_run(
     said = capsys.readouterr().err
     assert "error: ZeroDivisionError: a bug of the user" in said
     assert "Traceback" not in said
-    (file,) = Path("runs/a").glob("error-*.txt")
+    (file,) = Path("runs/a").glob("renshu-error-*.txt")
     assert str(file) in said
     assert "training_step" in file.read_text()
     monkeypatch.setenv("RENSHU_DEBUG", "1")
