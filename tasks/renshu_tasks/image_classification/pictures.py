@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from renshu.errors import DataError
@@ -97,38 +97,19 @@ def read_all(records: Records, rows: Sequence[int], **reading: Any) -> Tensor:
 
 
 def scaled(images: Tensor, channels: int, size: tuple[int, int]) -> Tensor:
-    """Arrays uint8 [N, C, H, W] with other channels and size: scaled to cover, cut to the centre.
-
-    Grey is ITU-R 601 luma, as PIL has it.
-    """
-    if channels != images.shape[1]:
-        images = _recoloured(images, channels)
-    if tuple(images.shape[2:]) == size:
+    """Arrays uint8 [N, C, H, W] with these channels and this size, as `read_picture` makes them."""
+    if images.shape[1:] == (channels, *size):
         return images
-    height, width = images.shape[2:]
-    factor = max(size[0] / height, size[1] / width)
-    cover = max(size[0], round(height * factor)), max(size[1], round(width * factor))
-    top, left = (cover[0] - size[0]) // 2, (cover[1] - size[1]) // 2
-    done = []
-    for some in images.split(512):  # floats of the whole source might not fit
-        large = F.interpolate(some.float(), cover, mode="bilinear", antialias=True)
-        cut = large[:, :, top : top + size[0], left : left + size[1]]
-        done.append(cut.round().clamp(0, 255).to(torch.uint8))
-    return torch.cat(done)
-
-
-def _recoloured(images: Tensor, channels: int) -> Tensor:
-    if images.shape[1] == 1:
-        return images.expand(-1, channels, -1, -1).contiguous()
-    if images.shape[1] == 3 and channels == 1:
-        weights = torch.tensor([19595, 38470, 7471], dtype=torch.int64).view(3, 1, 1)
-        done = [(some.long() * weights).sum(1, True) + 0x8000 >> 16 for some in images.split(512)]
-        return torch.cat(done).to(torch.uint8)
-    raise DataError(
-        f"images with {images.shape[1]} channels cannot become {channels}",
-        where="data.channels",
-        allowed="1 to 3, 3 to 1, or auto",
-    )
+    if channels not in (1, 3):
+        raise DataError(
+            f"images with {channels} channels cannot be scaled",
+            where="data.image_size",
+            allowed="1 or 3 channels",
+            mend="leave image_size out, or --data.channels 3",
+        )
+    several = (image.squeeze(0) if len(image) == 1 else image.permute(1, 2, 0) for image in images)
+    pictures = (Image.fromarray(image.numpy()) for image in several)
+    return torch.stack([read_picture(one, channels=channels, size=size) for one in pictures])
 
 
 def moments(images: Iterable[Tensor]) -> tuple[list[float], list[float]]:

@@ -88,7 +88,8 @@ def _decoded(raw: Raw, name: str, max_pixels: int, size: tuple[int, int] | None)
     try:
         image = raw if isinstance(raw, Image.Image) else _opened(raw, name, max_pixels)
         _check(image, name, max_pixels)
-        if size is not None and image.format == "JPEG" and image.mode in ("L", "RGB"):
+        ours = image is not raw  # a picture that was handed in is not to be changed
+        if ours and size and image.format == "JPEG" and image.mode in ("L", "RGB"):
             image.draft(image.mode, (2 * max(size), 2 * max(size)))
         image.load()
         return _plain(ImageOps.exif_transpose(image), name)

@@ -136,7 +136,7 @@ def from_npz(path: Path) -> Records:
                 for x, y in ((f"{part}_images", f"{part}_labels"), (f"x_{part}", f"y_{part}"))
                 if {x, y} <= names
             ]
-    except (OSError, ValueError, TypeError, EOFError, BadZipFile) as error:
+    except (OSError, ValueError, TypeError, EOFError, MemoryError, BadZipFile) as error:
         raise DataError(f"the arrays cannot be read: {error}", where=path) from error
     if "train" not in [part for part, _, _ in pairs]:
         raise DataError(

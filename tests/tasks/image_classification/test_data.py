@@ -286,7 +286,7 @@ def test_size_and_channels_can_be_chosen(digits: tuple):
     assert image.shape == (3, 16, 16) and torch.equal(image[0], image[2])
     row = data.parts["train"][0]
     expected = Image.fromarray(digits[0][row, 0]).resize((16, 16), Image.Resampling.BILINEAR)
-    assert (image[0].int() - torch.from_numpy(np.array(expected)).int()).abs().max() <= 1
+    assert np.array_equal(image[0].numpy(), np.array(expected))
 
 
 def test_colour_arrays_become_grey_as_pil_makes_them():
@@ -295,6 +295,17 @@ def test_colour_arrays_become_grey_as_pil_makes_them():
     sample = data.sample("val", 0)
     expected = Image.fromarray(colour[int(sample["id"])]).convert("L")
     assert np.array_equal(sample["image"][0].numpy(), np.array(expected))
+
+
+def test_four_channels_stay_as_they_are_or_become_colours():
+    images = np.random.default_rng(0).integers(0, 256, (40, 4, 6, 6), dtype=np.uint8)
+    data = ImageData.from_arrays(images, ["a", "b"] * 20)
+    sample = data.sample("val", 0)
+    assert data.channels == 4
+    assert np.array_equal(sample["image"].numpy(), images[int(sample["id"])])
+    with pytest.raises(DataError, match=r"4 channels cannot be scaled"):
+        ImageData.from_arrays(images, ["a", "b"] * 20, image_size=12)
+    assert ImageData.from_arrays(images, ["a", "b"] * 20, image_size=12, channels=3).channels == 3
 
 
 def test_wide_arrays_are_cut_around_the_centre():

@@ -218,6 +218,13 @@ def test_pipes_and_devices_are_refused_without_blocking(tmp_path: Path):
             read_picture(file)
 
 
+def test_a_picture_that_is_handed_in_is_not_changed():
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8))
+    image = Image.open(io.BytesIO(_saved(photo, "JPEG")))
+    read_picture(image, size=(8, 8))
+    assert image.size == (64, 64) and image.mode == "L"
+
+
 def test_a_missing_file_is_named(tmp_path: Path):
     with pytest.raises(DataError, match=r"No such file(.|\n)*gone\.png"):
         read_picture(tmp_path / "gone.png")

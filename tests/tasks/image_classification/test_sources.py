@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -289,6 +290,21 @@ def test_an_npz_with_a_pickle_in_it_is_refused(tmp_path: Path):
     with pytest.raises(DataError, match=r"cannot be read(.|\n)*trap\.npz"):
         _build(path="trap.npz")
     assert not (tmp_path / "ran").exists()
+
+
+def test_an_npz_that_promises_more_than_memory_is_refused():
+    np.savez("bomb.npz", images=np.zeros((1, 8, 8), np.uint8), labels=np.zeros(1))
+    with zipfile.ZipFile("bomb.npz") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    header = np.lib.format.magic(1, 0)
+    text = "{'descr': '|u1', 'fortran_order': False, 'shape': (1048576, 1048576, 4096), }"
+    text = text.ljust(117) + "\n"
+    members["images.npy"] = header + len(text).to_bytes(2, "little") + text.encode()
+    with zipfile.ZipFile("bomb.npz", "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    with pytest.raises(DataError, match=r"cannot be read(.|\n)*bomb\.npz"):
+        _build(path="bomb.npz")
 
 
 def test_files_that_are_no_npz_are_refused():
