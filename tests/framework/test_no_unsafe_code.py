@@ -48,13 +48,14 @@ def faults(tree: ast.AST) -> Iterator[tuple[int, str]]:
                     yield node.lineno, f"{module} {CALLS[module]}"
         elif isinstance(node, ast.Call):
             yield from ((node.lineno, fault) for fault in _in_call(node, names))
-        elif isinstance(node, ast.Assign) and _is_none(node.value):
-            if any(getattr(target, "attr", "") == "MAX_IMAGE_PIXELS" for target in node.targets):
-                yield node.lineno, "MAX_IMAGE_PIXELS = None takes away the limit"
+        elif isinstance(node, ast.Assign) and _lifts_the_limit(node):
+            yield node.lineno, "MAX_IMAGE_PIXELS = None takes away the limit"
 
 
-def _is_none(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and node.value is None
+def _lifts_the_limit(node: ast.Assign) -> bool:
+    names = [getattr(target, "attr", "") for target in node.targets]
+    none = isinstance(node.value, ast.Constant) and node.value.value is None
+    return none and "MAX_IMAGE_PIXELS" in names
 
 
 def _imported(tree: ast.AST) -> dict[str, str]:

@@ -25,6 +25,7 @@ class Decoder:
         self.depth = 0
 
     def decode(self, tree: Any, path: str) -> Any:
+        """The value of a JSON tree; CheckpointError for what `Encoder` does not write."""
         kind = type(tree)
         if kind is not list and kind is not dict:
             return tree
@@ -72,12 +73,10 @@ class Decoder:
         if tree["$"] == "sparse_coo":
             value = torch.sparse_coo_tensor(*parts, size=shape, check_invariants=True)
             return value._coalesced_(tree["coalesced"] is True)
-        layout = getattr(torch, tree["$"])
-        return torch.sparse_compressed_tensor(
-            *parts, size=shape, layout=layout, check_invariants=True
-        )
+        options = {"layout": getattr(torch, tree["$"]), "check_invariants": True}
+        return torch.sparse_compressed_tensor(*parts, size=shape, **options)
 
-    def bytes(self, tree: dict[str, Any], path: str) -> bytes:
+    def raw(self, tree: dict[str, Any], path: str) -> bytes:
         if "base64" in tree:
             return base64.b64decode(tree["base64"], validate=True)
         return views.to_bytes(self.tensor(tree["data"], path))
@@ -97,9 +96,11 @@ class Decoder:
         data, dtype = bytes.fromhex(tree["hex"]), _numpy_dtype(tree["dtype"])
         return np.frombuffer(data, dtype=dtype)[0] if dtype.itemsize else dtype.type()
 
-    def defaultdict(self, tree: dict[str, Any], path: str) -> Any:
-        factory = None if tree["factory"] is None else FACTORIES[tree["factory"]]
-        return defaultdict(factory, self.pairs(tree, path))
+    def with_default(self, tree: dict[str, Any], path: str) -> Any:
+        return defaultdict(FACTORIES[tree["factory"]], self.pairs(tree, path))
+
+
+_NO_NUMBERS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
 def _items_as(make: Callable[[list[Any]], Any]) -> Callable[[Decoder, dict[str, Any], str], Any]:
@@ -108,11 +109,9 @@ def _items_as(make: Callable[[list[Any]], Any]) -> Callable[[Decoder, dict[str, 
 
 _KINDS: dict[str, Callable[[Decoder, dict[str, Any], str], Any]] = {
     "int": lambda self, tree, path: int(tree["hex"], 16),
-    "float": lambda self, tree, path: {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}[
-        tree["value"]
-    ],
+    "float": lambda self, tree, path: _NO_NUMBERS[tree["value"]],
     "str": lambda self, tree, path: bytes.fromhex(tree["hex"]).decode("utf-8", "surrogatepass"),
-    "bytes": Decoder.bytes,
+    "bytes": Decoder.raw,
     "path": lambda self, tree, path: pathlib.Path(self.decode(tree["value"], path)),
     "tuple": _items_as(tuple),
     "set": _items_as(set),
@@ -122,7 +121,7 @@ _KINDS: dict[str, Callable[[Decoder, dict[str, Any], str], Any]] = {
     "dict": lambda self, tree, path: dict(self.pairs(tree, path)),
     "OrderedDict": lambda self, tree, path: OrderedDict(self.pairs(tree, path)),
     "Counter": lambda self, tree, path: Counter(dict(self.pairs(tree, path))),
-    "defaultdict": Decoder.defaultdict,
+    "defaultdict": Decoder.with_default,
     "dtype": lambda self, tree, path: views.DTYPES[tree["value"]],
     "device": lambda self, tree, path: torch.device(tree["value"]),
     "tensor": Decoder.tensor,

@@ -27,7 +27,8 @@ ALLOWED = (
 )
 _PLAIN_INT = 1 << 128
 _INLINE_BYTES = 1024
-FACTORIES = {kind.__name__: kind for kind in (int, float, str, bool, list, dict, set, tuple)}
+_BUILTINS = (int, float, str, bool, list, dict, set, tuple)
+FACTORIES = {None: None, **{kind.__name__: kind for kind in _BUILTINS}}
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*")
 NUMPY_KINDS = frozenset("biufcmMSU")
 
@@ -40,9 +41,11 @@ class Encoder:
         self.active: set[int] = set()
 
     def finish(self) -> dict[str, Tensor]:
+        """The tensors by name; the references in what `encode` gave are complete now."""
         return self.views.finish()
 
     def encode(self, value: Any, path: str) -> Any:
+        """The JSON of a value; exact types, so that no subclass comes back as its base."""
         kind = type(value)
         if kind is str:
             return value if value.isascii() or _is_utf8(value) else _hex_text(value)
@@ -86,20 +89,18 @@ class Encoder:
             for key, item in value.items()
         ]
 
-    def dict(self, value: dict[Any, Any], path: str) -> Any:
+    def mapping(self, value: dict[Any, Any], path: str) -> Any:
         if "$" not in value and all(map(_is_plain_key, value)):
             return {key: self.encode(item, join(path, key)) for key, item in value.items()}
         return {"$": "dict", "items": self.pairs(value, path)}
 
-    def defaultdict(self, value: defaultdict[Any, Any], path: str) -> Any:
-        factory = getattr(value.default_factory, "__name__", None)
-        if value.default_factory is not None and (
-            factory is None or FACTORIES.get(factory) is not value.default_factory
-        ):
+    def with_default(self, value: defaultdict[Any, Any], path: str) -> Any:
+        name = getattr(value.default_factory, "__name__", None)
+        if FACTORIES.get(name) is not value.default_factory:
             raise _refusal(path, f"defaultdict with the factory {value.default_factory!r}")
-        return {"$": "defaultdict", "factory": factory, "items": self.pairs(value, path)}
+        return {"$": "defaultdict", "factory": name, "items": self.pairs(value, path)}
 
-    def set(self, value: Iterable[Any], path: str) -> list[Any]:
+    def members(self, value: Iterable[Any], path: str) -> list[Any]:
         # Sorted, because the order of a set of strings differs from process to process.
         return sorted((self.encode(item, f"{path}{{{item!r}}}") for item in value), key=json.dumps)
 
@@ -148,8 +149,8 @@ class Encoder:
 
 _CONTAINERS: dict[type, Callable[[Encoder, Any, str], Any]] = {
     list: Encoder.items,
-    dict: Encoder.dict,
-    defaultdict: Encoder.defaultdict,
+    dict: Encoder.mapping,
+    defaultdict: Encoder.with_default,
     tuple: lambda self, value, path: {"$": "tuple", "items": self.items(value, path)},
     torch.Size: lambda self, value, path: {"$": "size", "items": list(value)},
     deque: lambda self, value, path: {
@@ -159,8 +160,8 @@ _CONTAINERS: dict[type, Callable[[Encoder, Any, str], Any]] = {
     },
     OrderedDict: lambda self, value, path: {"$": "OrderedDict", "items": self.pairs(value, path)},
     Counter: lambda self, value, path: {"$": "Counter", "items": self.pairs(value, path)},
-    set: lambda self, value, path: {"$": "set", "items": self.set(value, path)},
-    frozenset: lambda self, value, path: {"$": "frozenset", "items": self.set(value, path)},
+    set: lambda self, value, path: {"$": "set", "items": self.members(value, path)},
+    frozenset: lambda self, value, path: {"$": "frozenset", "items": self.members(value, path)},
 }
 
 

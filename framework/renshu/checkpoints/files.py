@@ -24,11 +24,8 @@ MAX_HEADER = 64 << 20
 _MAX_DIGITS = 64
 _CHUNK = 16 << 20
 _ATTEMPTS = 3
+_BINARY = getattr(os, "O_BINARY", 0)
 _DTYPES = {name: dtype for dtype, name in NATIVE.items()}
-
-
-class _Refused(ValueError):
-    """What our JSON reader says no to."""
 
 
 def parse_json(data: bytes, where: object, limit: int = MAX_JSON) -> Any:
@@ -39,7 +36,7 @@ def parse_json(data: bytes, where: object, limit: int = MAX_JSON) -> Any:
     """
     try:
         if len(data) > limit:
-            raise _Refused(f"{len(data)} bytes, more than {limit}")
+            raise ValueError(f"{len(data)} bytes, more than {limit}")
         return json.loads(
             data.decode("utf-8"),
             parse_constant=_no_constant,
@@ -73,12 +70,8 @@ def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Iterator
     for name in names:
         tensor = tensors[name]
         end = offset + tensor.numel() * tensor.element_size()
-        span = [offset, end]
-        header[name] = {
-            "dtype": NATIVE[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": span,
-        }
+        entry = {"dtype": NATIVE[tensor.dtype], "shape": list(tensor.shape)}
+        header[name] = {**entry, "data_offsets": [offset, end]}
         offset = end
     text = dump_json(header, MAX_HEADER - 8)
     text += b" " * (-len(text) % 8)
@@ -92,7 +85,7 @@ def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Iterator
 @contextlib.contextmanager
 def _regular(path: Path) -> Iterator[BufferedReader]:
     """Open a regular file; links, pipes and devices are refused before they can block."""
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    flags = os.O_RDONLY | _BINARY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
         if not stat.S_ISREG(os.lstat(path).st_mode):
             raise CheckpointError("not a regular file", where=path)
@@ -186,17 +179,17 @@ def write_file(folder: Path, name: str, pieces: Iterable[memoryview] | bytes) ->
     (PostgreSQL, 2018): the file is written anew under another name, three times at most.
 
     Args:
-        pieces: the content, or an iterable that can be read several times.
+        pieces: the content, whole or in pieces; the pieces are kept until it is written.
 
     Raises:
         OSError: it cannot be written.
     """
     pieces = [memoryview(pieces)] if isinstance(pieces, bytes) else list(pieces)
-    digest = hashlib.sha256()
+    digest = hashlib.sha256()  # of the last attempt
     for attempt in range(_ATTEMPTS):
         draft = folder / f".{name}.{attempt}"
         digest = hashlib.sha256()
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o644)
         try:
             for piece in pieces:
                 digest.update(piece)
@@ -227,7 +220,9 @@ def _write_all(descriptor: int, piece: memoryview) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
+    """Make the names in a folder durable, where a folder can be opened."""
+    if os.name == "nt":
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -236,19 +231,19 @@ def sync_folder(folder: Path) -> None:
 
 
 def _no_constant(text: str) -> Any:
-    raise _Refused(f"{text} is not a JSON number")
+    raise ValueError(f"{text} is not a JSON number")
 
 
 def _short_int(text: str) -> int:
     if len(text) > _MAX_DIGITS:
-        raise _Refused(f"an integer of {len(text)} digits")
+        raise ValueError(f"an integer of {len(text)} digits")
     return int(text)
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise _Refused(f"{text[:20]} is not a finite number")
+        raise ValueError(f"{text[:20]} is not a finite number")
     return value
 
 
@@ -257,5 +252,5 @@ def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(result) != len(pairs):
         names = [name for name, _ in pairs]
         twin = next(name for name in names if names.count(name) > 1)
-        raise _Refused(f"the key {twin!r} stands twice")
+        raise ValueError(f"the key {twin!r} stands twice")
     return result

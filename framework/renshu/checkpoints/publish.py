@@ -103,6 +103,8 @@ def _clean(folder: Path) -> None:
 
 
 def _alive(pid: int) -> bool:
+    if os.name == "nt":  # where signal 0 is no question but Ctrl-C
+        return True
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
@@ -124,8 +126,12 @@ def _free(path: Path) -> int:
 
 
 def _fault(path: Path, what: str, size: int) -> CheckpointError:
+    try:
+        free = f"{_free(path):,}"
+    except OSError:
+        free = "an unknown number"
     return CheckpointError(
         f"the checkpoint cannot be written: {what}",
-        where=f"{path} (needs {size:,} bytes, {_free(path):,} are free)",
+        where=f"{path} (needs {size:,} bytes, {free} are free)",
         mend="free some space, or choose another folder; earlier checkpoints are untouched",
     )

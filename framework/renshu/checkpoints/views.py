@@ -227,7 +227,9 @@ def _within(storage: Tensor, dtype: torch.dtype, shape: Any, stride: Any, offset
 
 
 def to_bytes(tensor: Tensor) -> bytes:
-    """The bytes of a contiguous CPU tensor, in memory order."""
+    """The bytes of a CPU tensor; ValueError if it is not contiguous, as ours always are."""
+    if not tensor.is_contiguous():
+        raise ValueError("bytes that are not contiguous")
     return bytes(buffer(tensor))
 
 

@@ -407,6 +407,13 @@ BAD_TREES: dict[str, Any] = {
     "huge view": {
         "$": "tensor", "name": "b", "dtype": "uint8", "shape": [2], "stride": [2**61], "offset": 0,
     },
+    "bytes beyond their storage": {
+        "$": "bytes",
+        "data": {
+            "$": "tensor", "name": "b", "dtype": "uint8", "shape": [10**12], "stride": [0],
+            "offset": 0,
+        },
+    },
     "factory that is code": {"$": "defaultdict", "factory": "os.system", "items": []},
     "numpy objects": {"$": "scalar", "dtype": "|O8", "hex": "00" * 8},
     "items that are no list": {"$": "tuple", "items": "abc"},
