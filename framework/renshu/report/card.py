@@ -44,6 +44,8 @@ def _headline(one: Headline) -> list[str]:
 
 
 def _section(section: Section) -> list[str]:
+    if not section.parts:
+        return [md(section.empty)]
     blocks = [md(section.lead)] if section.lead else []
     for part in section.parts:
         if isinstance(part, Text):
@@ -51,7 +53,7 @@ def _section(section: Section) -> list[str]:
         elif isinstance(part, Table):
             rows = [[number(cell) for cell in row] for row in part.rows]
             blocks += [f"{md(part.caption)}:", _rows(part.columns, rows)]
-    return blocks or [md(section.empty)]
+    return blocks
 
 
 def _rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -92,7 +92,8 @@ class Page:
         )
 
     def _section(self, index: int, section: Section) -> str:
-        lead = f'<p class="lead">{esc(section.lead)}</p>' if section.lead else ""
+        shown = section.lead if section.parts else ""
+        lead = f'<p class="lead">{esc(shown)}</p>' if shown else ""
         parts = "".join(self._part(part) for part in section.parts)
         empty = "" if parts else f'<p class="empty">{esc(section.empty)}</p>'
         return (

@@ -45,7 +45,8 @@ def results(run: Run) -> Section:
         "All figures",
         [table] if rows else [],
         card=True,
-        empty="This run was not evaluated yet: renshu evaluate measures it.",
+        empty="This run was not evaluated yet."
+        + (" renshu evaluate measures it." if run.config else ""),
     )
 
 
@@ -63,7 +64,7 @@ def curves(run: Run) -> Section:
     return Section(
         "Training",
         charts,
-        lead=said if charts else "",
+        lead=said,
         empty="No value was logged, so there are no curves.",
     )
 
@@ -95,17 +96,15 @@ def timings(run: Run) -> Section:
     seconds, rows = run.progress.get("seconds"), []
     if isinstance(seconds, int | float) and seconds > 0:
         rows.append(["training, in seconds", float(seconds)])
-        for what in ("samples", "batches", "epochs"):
-            count = run.progress.get(what)
-            if isinstance(count, int) and count:
-                rows += [[what, count], [f"{what} a second", count / seconds]]
+        counts = {key: run.progress.get(key) for key in ("samples", "batches", "epochs")}
+        known = {key: n for key, n in counts.items() if isinstance(n, int) and n > 0}
+        rows += [[f"{key} a second", n / seconds] for key, n in known.items() if key != "epochs"]
+        rows += [["seconds an epoch", seconds / known["epochs"]]] if "epochs" in known else []
     table = Table("Wall time of the training, validation included", ["what", "value"], rows)
     return Section(
         "Timings",
         [table] if rows else [],
-        lead="Up to the newest checkpoint; pauses between interruption and resume are left out."
-        if rows
-        else "",
+        lead="Up to the newest checkpoint; pauses between interruption and resume are left out.",
         empty="No checkpoint with a clock was found.",
     )
 

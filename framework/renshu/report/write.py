@@ -9,8 +9,8 @@ import os
 import shutil
 from pathlib import Path
 
-from renshu.environment import write_text
 from renshu.errors import ConfigError, DataError, RenshuError
+from renshu.loggers.files import write_atomically
 from renshu.report import sections as common
 from renshu.report.card import card
 from renshu.report.html import Page
@@ -39,12 +39,15 @@ def write_report(run_dir: str | Path) -> Path:
     page = Page(run.path, title, _facts(run))
     try:
         _share_script(run.path)
-        write_text(run.path / "model_card.md", card(run, title, headlines, sections))
-        return write_text(run.path / "report.html", page.render(headlines, run.problems, sections))
+        text = card(run, title, headlines, sections)
+        write_atomically(run.path / "model_card.md", [text])
+        report = run.path / "report.html"
+        write_atomically(report, [page.render(headlines, run.problems, sections)])
     except OSError as error:
         raise DataError(
             f"the report cannot be written: {error.strerror}", where=run.path
         ) from error
+    return report
 
 
 def _task_sections(run: Run) -> list[Section]:
