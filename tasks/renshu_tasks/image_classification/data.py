@@ -18,6 +18,12 @@ from renshu.errors import ConfigError, DataError, near
 from renshu.messages import say
 from renshu_tasks.image_classification import sources
 from renshu_tasks.image_classification.defaults import Defaults, describe_device, resolve
+from renshu_tasks.image_classification.labels import (
+    check_labels,
+    encode,
+    find_classes,
+    label_names,
+)
 from renshu_tasks.image_classification.options import DataOptions
 from renshu_tasks.image_classification.pictures import (
     Pictures,
@@ -76,7 +82,7 @@ class ImageData(DataModule):
         self.multi_label = options.multi_label
         self.records, self._facts = examine_all(records, options)
         self.notes = self.records.notes
-        self._check_labels()
+        check_labels(self.records, self.multi_label)
         self.parts: dict[str, Rows] = split(
             strata_of(self.records.labels, self.multi_label),
             options,
@@ -86,8 +92,8 @@ class ImageData(DataModule):
         )
         if not options.allow_overlap:
             refuse_twins(self.records.ids, self._facts, self.parts)
-        self.classes = self._find_classes()
-        self.labels = self._encode()
+        self.classes = find_classes(self.records, self.parts, options)
+        self.labels = encode(self.records.labels, self.classes, self.multi_label)
         self.channels, self.image_size = self._find_shape()
         self._images = self._load()
         self.mean, self.std = self._normalisation()
@@ -108,7 +114,7 @@ class ImageData(DataModule):
         `parts` says train, val or test, `groups` what stays together, for each picture; the
         rest are DataOptions. `classes` names labels that are numbers.
         """
-        names = sources.label_names(labels, "labels", classes)
+        names = label_names(labels, "labels", classes)
         records = sources.from_arrays(images, names, parts=parts, groups=groups)
         records.classes = None if classes is None else list(classes)
         return cls(records, DataOptions(**options))
@@ -261,61 +267,6 @@ class ImageData(DataModule):
 
     # ---- how it is found out
 
-    def _check_labels(self) -> None:
-        if self.multi_label:
-            return
-        for row, label in enumerate(self.records.labels):
-            if len(label) != 1:
-                raise DataError(
-                    f"a picture has {len(label)} labels ({', '.join(label) or 'none'})",
-                    where=f"{self.records.where}, {self.records.ids[row]}",
-                    allowed="one label a picture",
-                    mend="--data.multi_label true",
-                )
-
-    def _find_classes(self) -> list[str]:
-        """Names in order; every one has a training picture, and no part has another label."""
-        labels, where = self.records.labels, self.records.where
-        trained = {name for row in self.parts["train"] for name in labels[row]}
-        for part in ("val", "test"):
-            for row in self.parts[part]:
-                for name in set(labels[row]) - trained:
-                    raise DataError(
-                        f"the label {name!r} of the {part} part is not in the training part",
-                        where=f"{where}, {self.records.ids[row]}",
-                        allowed=", ".join(sorted(trained)),
-                        mend=near(name, trained) or "add training pictures of it",
-                    )
-        asked = self.options.classes
-        if asked is not None and (differ := sorted(set(asked) ^ trained)):
-            raise DataError(
-                f"data.classes and the training part differ in {', '.join(differ)}",
-                where=where,
-                allowed=f"data.classes: {', '.join(asked)}",
-                mend="name each class that has training pictures, and no other",
-            )
-        order = asked or self.records.classes or _in_order(trained)
-        classes = [name for name in order if name in trained]
-        if len(classes) < len(order):
-            self.notes.append(f"{len(order) - len(classes)} classes have no picture, left out")
-        if len(classes) < 2 - self.multi_label:
-            raise DataError(
-                f"there is only one class ({', '.join(classes) or 'none'})",
-                where=where,
-                allowed="two classes or more",
-            )
-        return classes
-
-    def _encode(self) -> Tensor:
-        """Int64 [N], or float32 [N, K] of 0 and 1 for multi-label data."""
-        position = {name: number for number, name in enumerate(self.classes)}
-        if not self.multi_label:
-            return torch.tensor([position[label[0]] for label in self.records.labels])
-        labels = torch.zeros(len(self.records), len(self.classes))
-        for row, label in enumerate(self.records.labels):
-            labels[row, [position[name] for name in label]] = 1.0
-        return labels
-
     def _find_shape(self) -> tuple[int, tuple[int, int]]:
         """Channels and (H, W); what is chosen automatically is chosen by the training part."""
         options, pictures = self.options, self.records.pictures
@@ -418,9 +369,3 @@ class ImageData(DataModule):
                 allowed=", ".join(have),
                 mend="--data.test_share 0.2" if part == "test" else near(part, have),
             )
-
-
-def _in_order(names: set[str]) -> list[str]:
-    """Sorted; by value if all are whole numbers, so that label 2 comes before label 10."""
-    numbers = all(name.isascii() and name.isdecimal() for name in names)
-    return sorted(names, key=lambda name: (int(name) if numbers else 0, name))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from renshu.errors import DataError, near
+from renshu_tasks.image_classification.labels import label_names
 from renshu_tasks.image_classification.options import DataOptions
 from renshu_tasks.image_classification.records import PART_NAMES, Records, inside, part_of
 
@@ -81,8 +82,6 @@ def from_hugging_face(dataset: Any, options: DataOptions, path: Path | None = No
 
 def _one(dataset: Any, options: DataOptions, path: Path | None, where: str) -> Records:
     import datasets
-
-    from renshu_tasks.image_classification.sources import label_names
 
     features = dataset.features
     images = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]

@@ -17,6 +17,7 @@ from torch.utils.data import ConcatDataset, Dataset
 from renshu.errors import ConfigError, DataError, near
 from renshu_tasks.image_classification.demo import digits_file, load_digits
 from renshu_tasks.image_classification.folders import from_folder
+from renshu_tasks.image_classification.labels import label_names
 from renshu_tasks.image_classification.manifest import from_csv
 from renshu_tasks.image_classification.options import DataOptions
 from renshu_tasks.image_classification.records import PARTS, Records, as_pixels, part_of
@@ -79,42 +80,6 @@ def from_arrays(
         parts=None if parts is None else [part_of(part, where) for part in parts],
         groups=None if groups is None else [str(group) for group in groups],
     )
-
-
-def label_names(labels: Any, where: str, classes: Sequence[str] | None = None) -> list[tuple]:
-    """Labels of any kind as tuples of names, one tuple a sample."""
-    if isinstance(labels, Tensor):
-        labels = labels.cpu().numpy()
-    if isinstance(labels, np.ndarray) and labels.ndim == 2 and labels.shape[1] > 1:
-        if not np.isin(labels, (0, 1)).all():
-            raise DataError("labels [N, K] are not all 0 or 1", where=where)
-        return [tuple(_name(k, classes, where) for k in np.flatnonzero(row)) for row in labels]
-    if isinstance(labels, np.ndarray):
-        labels = labels.reshape(-1).tolist()
-    return [
-        tuple(_name(one, classes, where) for one in label)
-        if isinstance(label, list | tuple)
-        else (_name(label, classes, where),)
-        for label in labels
-    ]
-
-
-def _name(label: Any, classes: Sequence[str] | None, where: str) -> str:
-    if isinstance(label, bytes):
-        label = label.decode()
-    if isinstance(label, np.generic | Tensor):
-        label = label.item()
-    if label is None or (isinstance(label, float) and not label.is_integer()):
-        raise DataError(f"the label {label} is not a whole number or a name", where=where)
-    if isinstance(label, float):
-        label = int(label)
-    if classes is None or isinstance(label, str):
-        return str(label)
-    if not 0 <= int(label) < len(classes):
-        raise DataError(
-            f"the label {label} has no name", where=where, allowed=f"0 to {len(classes) - 1}"
-        )
-    return str(classes[int(label)])
 
 
 def from_npz(path: Path) -> Records:
