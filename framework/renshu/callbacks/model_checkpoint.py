@@ -141,7 +141,7 @@ class ModelCheckpoint(Callback):
         self._start()
         self.dirpath = self._fixed_dirpath
         if self.dirpath is None and trainer.run_dir is not None:
-            self.dirpath = Path(trainer.run_dir) / "checkpoints"
+            self.dirpath = (Path(trainer.run_dir) / "checkpoints").resolve()
         if self.dirpath is None and not trainer.options.fast_dev_run:
             raise ConfigError(
                 "there is no run folder to save in",
@@ -150,20 +150,18 @@ class ModelCheckpoint(Callback):
             )
 
     def on_train_start(self, trainer: Trainer, module: Module) -> None:
-        at_epoch_end = self.save_on_train_epoch_end
+        every, at_epoch_end = self.every, self.save_on_train_epoch_end
         if at_epoch_end is None:
             at_epoch_end = validates_at_epoch_end(trainer)
-        epochs = self.every is not None and self.every.unit == "epochs"
+        epochs = every is not None and every.unit == "epochs"
         self._at_validation = epochs and not at_epoch_end
-        if trainer.options.fast_dev_run or self.every is None:
-            self.interval = None
-        elif self._at_validation:
-            self.interval = _OrValidation(self, None)
-        elif self.monitor is not None and not epochs:
-            self.interval = _OrValidation(self, self.every)
-        else:
-            self.interval = self.every
-        self._forget_missing()
+        waits = self._at_validation or (self.monitor is not None and not epochs)
+        self.interval = None if trainer.options.fast_dev_run else every
+        if self.interval is not None and waits:
+            self.interval = _OrValidation(self, None if self._at_validation else every)
+        # What was deleted by hand, or left behind elsewhere, is no best one after a resume.
+        scores = self._scores.items()
+        self._scores = {n: score for n, score in scores if Path(self._path(n)).exists()}
 
     def on_validation_start(self, trainer: Trainer, module: Module) -> None:
         if self._watch:
@@ -283,26 +281,14 @@ class ModelCheckpoint(Callback):
                 shutil.rmtree(path)
         self._obsolete.clear()
 
-    def _forget_missing(self) -> None:
-        """After a resume: what was deleted by hand, or left behind elsewhere, is no best one."""
-        gone = {name for name in self._scores if not Path(self._path(name)).exists()}
-        self._scores = {name: score for name, score in self._scores.items() if name not in gone}
-
     def _free_name(self, trainer: Trainer) -> str:
-        name = stem = self.format_checkpoint_name(self._name_values(trainer))
+        now = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+        name = stem = self.format_checkpoint_name({**trainer.callback_metrics, **now})
         version = 0
         while self.enable_version_counter and Path(self._path(name)).exists():
             version += 1
             name = f"{stem}-v{version}"
         return name
-
-    def _name_values(self, trainer: Trainer) -> dict[str, Any]:
-        wanted = {field for field, _ in _FIELD.findall(self.filename)}
-        values: dict[str, Any] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
-        for key in wanted - set(values):
-            value = monitored(trainer, key)
-            values[key] = math.nan if value is None else value
-        return values
 
     def format_checkpoint_name(self, metrics: Mapping[str, Any]) -> str:
         """The folder's name for these values; a metric that is not there is written as nan."""
@@ -310,6 +296,7 @@ class ModelCheckpoint(Callback):
         def write(match: re.Match[str]) -> str:
             key, spec = match.groups()
             value = metrics.get(key, math.nan)
+            value = value.item() if isinstance(value, Tensor) else value
             try:
                 text = format(value, spec or "")
             except ValueError:
@@ -400,31 +387,19 @@ def _tensor(score: float) -> Tensor:
 
 
 def _interval(
-    every: str | Interval | None,
-    steps: int | None,
-    time: timedelta | None,
-    epochs: int | None,
+    every: str | Interval | None, steps: int | None, time: timedelta | None, epochs: int | None
 ) -> Interval | None:
     """The one interval that was given; every epoch if none was; None if it was 0."""
-    given = {
-        "every": every,
-        "every_n_train_steps": steps or None,
-        "train_time_interval": time,
-        "every_n_epochs": epochs or None,
-    }
-    chosen = [name for name, value in given.items() if value is not None]
-    if len(chosen) > 1 or (steps or 0) < 0 or (epochs or 0) < 0:
+    if sum(bool(given) for given in (every, steps, time is not None, epochs)) > 1:
         raise ConfigError(
-            f"ModelCheckpoint got {' and '.join(chosen)}",
+            "more than one interval is given",
             where="ModelCheckpoint",
-            allowed="one interval of at least 0",
+            allowed="one of every, every_n_train_steps, train_time_interval, every_n_epochs",
         )
-    if every is not None:
-        return Interval.parse(every, "ModelCheckpoint(every=)")
     if time is not None:
-        return Interval.parse(f"{time.total_seconds()} s", "ModelCheckpoint(train_time_interval=)")
-    if steps:
-        return Interval(steps, "steps")
-    if steps is None and epochs is None:
-        return Interval(1, "epochs")
-    return Interval(epochs, "epochs") if epochs else None
+        every = f"{time.total_seconds()} s"
+    elif steps:
+        every = f"{steps} steps"
+    elif epochs or (steps is None and epochs is None and every is None):
+        every = f"{epochs or 1} epochs"
+    return None if every is None else Interval.parse(every, "ModelCheckpoint")

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from renshu.trainer import Trainer
 
 _SECONDS_LIVE = 0.2
-_SECONDS_PLAIN = 10.0
 _BAR = 24
 
 
@@ -82,7 +81,7 @@ class ProgressBar(Callback):
         self.refresh_rate = refresh_rate
         self.leave = leave
         self._display: Any = None
-        self._due = math.inf
+        self._due = self._epoch_due = math.inf
 
     # --- training
 
@@ -100,7 +99,7 @@ class ProgressBar(Callback):
             self._draw(self._training(trainer))
 
     def on_interval(self, trainer: Trainer, module: Module) -> None:
-        if self._display is not None and self._display.wants_epoch(time.monotonic()):
+        if time.monotonic() >= self._epoch_due:
             self._draw(self._training(trainer))
 
     def on_fit_end(self, trainer: Trainer, module: Module) -> None:
@@ -142,43 +141,12 @@ class ProgressBar(Callback):
 
     # --- evaluation
 
-    def _begin(self, trainer: Trainer, stage: str) -> None:
-        if trainer.sanity_checking:
-            return
-        self._stage, self._seen = stage, 0
-        self._batches = sum(trainer.num_val_batches)
-        self._inside_fit = self._display is not None
+    def on_validation_start(self, trainer: Trainer, module: Module) -> None:
+        self._seen, self._inside_fit = 0, self._display is not None
         if self._inside_fit:
             self._measure(trainer)
-        else:
+        elif not trainer.sanity_checking:
             self._open(trainer)
-
-    def _advance(self, trainer: Trainer) -> None:
-        if trainer.sanity_checking:
-            return
-        self._seen += 1
-        if time.monotonic() >= self._due and self._display.live:
-            progress = trainer.progress
-            self._draw(
-                View(self._stage, progress.epoch, None, self._seen, self._batches, progress.step)
-            )
-
-    def _finish(self, trainer: Trainer) -> None:
-        if trainer.sanity_checking:
-            return
-        if self._inside_fit:
-            self._restart(trainer)
-        else:
-            self._close()
-
-    def on_validation_start(self, trainer: Trainer, module: Module) -> None:
-        self._begin(trainer, "validation")
-
-    def on_test_start(self, trainer: Trainer, module: Module) -> None:
-        self._begin(trainer, "test")
-
-    def on_predict_start(self, trainer: Trainer, module: Module) -> None:
-        self._begin(trainer, "predict")
 
     def on_validation_batch_end(
         self,
@@ -189,13 +157,20 @@ class ProgressBar(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._advance(trainer)
-
-    on_test_batch_end = on_predict_batch_end = on_validation_batch_end
+        self._seen += 1
+        if time.monotonic() >= self._due:
+            stage, progress = trainer.state_stage or "", trainer.progress
+            total = sum(trainer.num_val_batches)
+            self._draw(View(stage, progress.epoch, None, self._seen, total, progress.step))
 
     def on_validation_end(self, trainer: Trainer, module: Module) -> None:
-        self._finish(trainer)
+        if self._inside_fit:
+            self._restart(trainer)
+        else:
+            self._close()
 
+    on_test_start = on_predict_start = on_validation_start
+    on_test_batch_end = on_predict_batch_end = on_validation_batch_end
     on_test_end = on_predict_end = on_validation_end
 
     # --- drawing
@@ -210,16 +185,20 @@ class ProgressBar(Callback):
     def _open(self, trainer: Trainer) -> None:
         if trainer.is_global_zero and self.refresh_rate:
             self._display = _display(self.leave)
-            self._due = time.monotonic() + self._display.seconds
+            self._wait()
 
     def _draw(self, view: View) -> None:
         self._display.show(view)
-        self._due = time.monotonic() + self._display.seconds
+        self._wait()
+
+    def _wait(self) -> None:
+        now = time.monotonic()
+        self._due, self._epoch_due = now + self._display.seconds, now + self._display.epoch_seconds
 
     def _close(self) -> None:
         if self._display is not None:
             self._display.close()
-        self._display, self._due = None, math.inf
+        self._display, self._due, self._epoch_due = None, math.inf, math.inf
 
 
 RichProgressBar = TQDMProgressBar = ProgressBar
@@ -227,21 +206,14 @@ RichProgressBar = TQDMProgressBar = ProgressBar
 
 
 class _Plain:
-    """Lines of `key=value`."""
+    """Lines of `key=value`, at the end of an epoch if the last one is some time ago."""
 
     seconds = math.inf
-    live = False
-
-    def __init__(self) -> None:
-        self._next = time.monotonic() + _SECONDS_PLAIN
-
-    def wants_epoch(self, now: float) -> bool:
-        return now >= self._next
+    epoch_seconds = 10.0
 
     def show(self, view: View) -> None:
         sys.stdout.write(view.record() + "\n")
         sys.stdout.flush()
-        self._next = time.monotonic() + _SECONDS_PLAIN
 
     def close(self) -> None: ...
 
@@ -250,14 +222,11 @@ class _Terminal:
     """One line, redrawn in place; what the program prints meanwhile goes above it."""
 
     seconds = _SECONDS_LIVE
-    live = True
+    epoch_seconds = math.inf
 
     def __init__(self, leave: bool) -> None:
         self.leave = leave
         self._live: Any = None
-
-    def wants_epoch(self, now: float) -> bool:
-        return False
 
     def show(self, view: View) -> None:
         from rich.live import Live
@@ -277,13 +246,10 @@ class _Notebook:
     """One output of the cell, updated in place."""
 
     seconds = _SECONDS_LIVE
-    live = True
+    epoch_seconds = math.inf
 
     def __init__(self) -> None:
         self._handle: Any = None
-
-    def wants_epoch(self, now: float) -> bool:
-        return False
 
     def show(self, view: View) -> None:
         from IPython.display import display  # type: ignore[import-not-found]

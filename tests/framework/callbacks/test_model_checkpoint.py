@@ -206,6 +206,13 @@ def test_a_hostile_state_deletes_nothing_outside(tmp_path: Path, name: str) -> N
     assert trainer.folders() == steps(2)
 
 
+def test_a_run_below_a_symbolic_link_is_swept_too(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    trainer, _ = fit(tmp_path / "link", [1.0, 2.0, 3.0])
+    assert trainer.folders() == steps(3)
+
+
 def test_folders_of_others_are_left_alone(tmp_path: Path) -> None:
     other = tmp_path / "checkpoints" / "step=000002"
     other.mkdir(parents=True)
@@ -254,10 +261,11 @@ def test_one_interval_is_given(tmp_path: Path) -> None:
     assert str(ModelCheckpoint(train_time_interval=timedelta(minutes=2)).every) == "120 s"
     assert str(ModelCheckpoint(every_n_epochs=2).every) == "2 epochs"
     assert str(ModelCheckpoint().every) == "1 epochs"
-    with pytest.raises(ConfigError, match="every_n_train_steps and every_n_epochs"):
+    with pytest.raises(ConfigError, match="more than one interval"):
         ModelCheckpoint(every_n_train_steps=1, every_n_epochs=1)
-    with pytest.raises(ConfigError, match="every"):
-        ModelCheckpoint(every="1 fortnight")
+    for wrong in ({"every": "1 fortnight"}, {"every_n_epochs": -1}, {"every_n_train_steps": -2}):
+        with pytest.raises(ConfigError, match="is not an interval"):
+            ModelCheckpoint(**wrong)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="save_top_k"):
         ModelCheckpoint(save_top_k=3)
     with pytest.raises(ConfigError, match="mode"):
