@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from renshu.errors import ConfigError, near
 
 
 @dataclass(kw_only=True)
@@ -89,6 +93,9 @@ class ModelOptions:
     weights: str | None = None
     dropout: float | None = None
 
+    def __post_init__(self) -> None:
+        _check(self, "model", {"width": (1, 4096), "dropout": (0, 0.99)})
+
 
 @dataclass(kw_only=True)
 class TrainingOptions:
@@ -136,6 +143,29 @@ class TrainingOptions:
     calibrate: bool = True
     threshold: Literal["f1"] | float = "f1"
     channels_last: bool | None = None
+
+    def __post_init__(self) -> None:
+        names = ("warmup", "label_smoothing", "ema_decay", "layer_decay")
+        shares: dict[str, tuple[float, float]] = dict.fromkeys(names, (0, 1))
+        _check(self, "training", shares | {"unfreeze_every": (1, 10**6), "threshold": (0, 1)})
+        _check(self, "training", dict.fromkeys(("mixup", "cutmix", "weight_decay"), (0, 1000)))
+
+
+def _check(options: Any, section: str, ranges: Mapping[str, tuple[float, float]]) -> None:
+    """Refuse numbers out of their range and names that are not among a field's choices."""
+    for name, hint in get_type_hints(type(options)).items():
+        value, key = getattr(options, name), f"{section}.{name}"
+        if get_origin(hint) is Literal and value not in get_args(hint):
+            choices = [str(choice) for choice in get_args(hint)]
+            raise ConfigError(
+                f"there is no {value!r}",
+                where=key,
+                allowed=", ".join(choices),
+                mend=near(str(value), choices),
+            )
+        low, high = ranges.get(name, (-math.inf, math.inf))
+        if isinstance(value, int | float) and not low <= value <= high:
+            raise ConfigError(f"{value} is out of range", where=key, allowed=f"{low} to {high}")
 
 
 @dataclass(kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from renshu.errors import ConfigError
 from renshu_tasks.image_classification import finetune, models
 from renshu_tasks.image_classification.options import TrainingOptions
 
@@ -82,3 +83,18 @@ def test_lower_stages_learn_more_slowly(name: str) -> None:
     parameters = dict(model.named_parameters())
     for depth, names in enumerate(reversed(models.stages(model).values())):
         assert {rate[id(parameters[name])] for name in names} == {0.5**depth}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"augment": "ligth"}, "did you mean 'light'"),
+        ({"label_smoothing": 1.5}, r"training\.label_smoothing"),
+        ({"unfreeze_every": 0}, r"training\.unfreeze_every"),
+        ({"mixup": -0.1}, r"training\.mixup"),
+        ({"threshold": 2.0}, "0 to 1"),
+    ],
+)
+def test_a_wrong_option_is_refused_when_it_is_given(options: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TrainingOptions(**options)
