@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from renshu.errors import DataError
+from renshu.loggers.files import write_atomically
 
 FILE = "environment.json"
 
@@ -68,21 +69,9 @@ def write_environment(
     fingerprint: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write `environment.json` into a run folder, whole or not at all; returns its path."""
-    text = json.dumps(describe(seed, fingerprint), indent=2, ensure_ascii=False) + "\n"
-    return write_text(Path(run_dir) / FILE, text)
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Write a small text file through a temporary one beside it, so that it is never half there."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    path = Path(run_dir) / FILE
+    text = json.dumps(describe(seed, fingerprint), indent=2, ensure_ascii=False)
+    write_atomically(path, [text, "\n"])
     return path
 
 

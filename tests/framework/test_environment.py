@@ -41,13 +41,6 @@ def test_writing_again_replaces_the_whole_file(tmp_path: Path):
     assert environment.read_environment(tmp_path)["fingerprint"] is None
 
 
-def test_a_text_that_cannot_be_written_leaves_the_old_one(tmp_path: Path):
-    path = environment.write_text(tmp_path / "a.txt", "old")
-    with pytest.raises(UnicodeEncodeError):
-        environment.write_text(path, "new \ud800")
-    assert [file.read_text() for file in tmp_path.iterdir()] == ["old"]
-
-
 def test_reading_says_what_is_broken(tmp_path: Path):
     assert environment.read_environment(tmp_path) == {}
     for text in ("{", "[]", "[" * 100_000):

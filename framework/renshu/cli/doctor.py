@@ -9,7 +9,7 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, distribution, entry_points, requires, version
 from pathlib import Path
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Status = Literal["ok", "note", "broken"]
 
+_NOT_FOR_USERS = ("all", "dev", "parity")
 _LEAST_DISK = 2**30
 _LEAST_SHM = 2**28
 _FAST_BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
@@ -53,88 +54,61 @@ def run(arguments: Sequence[str], session: Session) -> int:
     usable = all(check.status != "broken" for check in checks)
     if asked.json:
         print(json.dumps({"usable": usable, "checks": [asdict(c) for c in checks]}, indent=2))
-    else:
-        print("\n".join(_lines(checks)))
-        print("\nusable" if usable else "\nnot usable: see the lines marked broken")
-    return 0 if usable else 1
-
-
-def _lines(checks: Sequence[Check]) -> Iterator[str]:
+        return int(not usable)
     width = max(len(check.name) for check in checks)
     for check in checks:
-        yield f"{check.status:<7} {check.name:<{width}}  {check.found}"
+        print(f"{check.status:<7} {check.name:<{width}}  {check.found}")
         if check.mend:
-            yield f"{'':<7} {'':<{width}}  → {check.mend}"
+            print(f"{'':<{width + 8}}  → {check.mend}")
+    print("\nusable" if usable else "\nnot usable: see the lines marked broken")
+    return int(not usable)
 
 
 def examine() -> Iterator[Check]:
     """All checks; a check that fails itself is broken, and the others go on."""
-    parts: tuple[Callable[[], Iterator[Check]], ...] = (
-        _python,
-        _core,
-        _torch,
-        _compatibility,
-        _extras,
-        _tasks,
-        _places,
-        _notebook,
-    )
-    for part in parts:
+    for part in (_core, _torch, _compatibility, _extras, _tasks, _places, _notebook):
         try:
             yield from part()
         except Exception as error:
             yield Check(part.__name__.strip("_"), "broken", f"{type(error).__name__}: {error}")
 
 
-def _python() -> Iterator[Check]:
+def _requirements(package: str, extra: str = "") -> list[Requirement]:
+    """What an installed package needs; with `extra` what it needs for that alone."""
+    from packaging.requirements import Requirement
+
+    def needed(requirement: Requirement, extra: str) -> bool:
+        return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
+
+    found = map(Requirement, requires(package) or [])
+    return [r for r in found if needed(r, extra) and not (extra and needed(r, ""))]
+
+
+def _extra_names() -> list[str]:
+    names = distribution("renshu").metadata.get_all("Provides-Extra") or []
+    return [name for name in names if name not in _NOT_FOR_USERS]
+
+
+def _installed(requirement: Requirement) -> tuple[str, bool]:
+    """The installed version, and whether it is one that the requirement allows."""
+    try:
+        found = version(requirement.name)
+    except PackageNotFoundError:
+        return "not installed", False
+    return found, requirement.specifier.contains(found, prereleases=True)
+
+
+def _core() -> Iterator[Check]:
     fine = sys.version_info >= (3, 11)
     found = f"{platform.python_version()} ({sys.executable}), {platform.platform()}"
     yield Check(
         "python", "ok" if fine else "broken", found, None if fine else "Python 3.11 or newer"
     )
-
-
-def requirements(extra: str | None = None) -> list[Requirement]:
-    """What renshu needs: always, or for one extra (extras that name extras are followed)."""
-    from packaging.requirements import Requirement
-
-    found: list[Requirement] = []
-    for text in requires("renshu") or []:
-        requirement = Requirement(text)
-        marker = requirement.marker
-        always = marker is None or marker.evaluate({"extra": ""})
-        if always == (extra is None) and (
-            always or (marker and marker.evaluate({"extra": extra or ""}))
-        ):
-            found.append(requirement)
-    return found
-
-
-def _extra_names() -> list[str]:
-    names = distribution("renshu").metadata.get_all("Provides-Extra") or []
-    return [name for name in names if name not in ("all", "dev", "parity")]
-
-
-def _installed(requirement: Requirement) -> tuple[str | None, bool]:
-    """The installed version, and whether it is one that the requirement allows."""
-    try:
-        found = version(requirement.name)
-    except PackageNotFoundError:
-        return None, False
-    return found, requirement.specifier.contains(found, prereleases=True)
-
-
-def _core() -> Iterator[Check]:
     yield Check("renshu", "ok", version("renshu"))
-    for requirement in requirements():
-        found, fits = _installed(requirement)
-        wanted = f"{requirement.name}{requirement.specifier}"
-        yield Check(
-            requirement.name,
-            "ok" if fits else "broken",
-            found or "not installed",
-            None if fits else f'pip install "{wanted}"',
-        )
+    for wanted in _requirements("renshu"):
+        found, fits = _installed(wanted)
+        mend = None if fits else f'pip install "{wanted.name}{wanted.specifier}"'
+        yield Check(wanted.name, "ok" if fits else "broken", found, mend)
 
 
 def _torch() -> Iterator[Check]:
@@ -164,48 +138,40 @@ def _torch() -> Iterator[Check]:
 
 
 def _compatibility() -> Iterator[Check]:
-    """Whether the packages fit each other: torchvision names the one torch that it works with."""
-    from packaging.requirements import Requirement
-
-    names = {r.name for extra in (None, *_extra_names()) for r in requirements(extra)}
+    """Whether the packages fit each other: torchvision names the torch that it works with."""
+    names = {r.name for extra in ("", *_extra_names()) for r in _requirements("renshu", extra)}
     for name in sorted(names - {"renshu"}):
         try:
-            wants = [Requirement(text) for text in requires(name) or []]
+            wants = [r for r in _requirements(name) if r.name in ("torch", "numpy")]
         except PackageNotFoundError:
             continue
         for want in wants:
-            if want.name not in ("torch", "numpy") or (
-                want.marker and not want.marker.evaluate({"extra": ""})
-            ):
-                continue
             found, fits = _installed(want)
             if not fits:
-                said = f"{name} {version(name)} needs {want.name}{want.specifier}, {found} is here"
-                mend = f'pip install --upgrade {name} "{want.name}{want.specifier}"'
+                needs = f"{want.name}{want.specifier}"
+                said = f"{name} {version(name)} needs {needs}, {found} is here"
+                mend = f'pip install --upgrade {name} "{needs}"'
                 yield Check(f"{name} and {want.name}", "broken", said, mend)
 
 
 def _extras() -> Iterator[Check]:
     for extra in _extra_names():
-        missing = [r.name for r in requirements(extra) if not _installed(r)[1]]
+        missing = [r.name for r in _requirements("renshu", extra) if not _installed(r)[1]]
         found = f"without {', '.join(missing)}" if missing else "installed"
         mend = f'pip install "renshu[{extra}]"' if missing else None
         yield Check(f"[{extra}]", "note" if missing else "ok", found, mend)
 
 
 def _tasks() -> Iterator[Check]:
+    mend = "pip install --force-reinstall renshu"
     points = sorted(entry_points(group="renshu.tasks"), key=lambda point: point.name)
     for point in points:
         try:
             yield Check(f"task {point.name}", "ok", point.load().summary)
         except Exception as error:
-            said = f"{type(error).__name__}: {error}"
-            dist = point.dist.name if point.dist else "renshu"
-            yield Check(
-                f"task {point.name}", "broken", said, f"pip install --force-reinstall {dist}"
-            )
+            yield Check(f"task {point.name}", "broken", f"{type(error).__name__}: {error}", mend)
     if not points:
-        yield Check("tasks", "broken", "none is installed", "pip install --force-reinstall renshu")
+        yield Check("tasks", "broken", "none is installed", mend)
 
 
 def _places() -> Iterator[Check]:
@@ -218,11 +184,8 @@ def _places() -> Iterator[Check]:
         mend = "work in a folder of your own, or give --trainer.default_root_dir"
         yield Check("write permission", "broken", f"{here}: {error.strerror}", mend)
     free = shutil.disk_usage(here).free
-    found = f"{free / 2**30:.1f} GiB free"
-    if free < _LEAST_DISK:
-        yield Check("disk", "broken", found, "free 1 GiB, or give --trainer.default_root_dir")
-    else:
-        yield Check("disk", "ok", found)
+    mend = "free 1 GiB, or give --trainer.default_root_dir" if free < _LEAST_DISK else None
+    yield Check("disk", "broken" if mend else "ok", f"{free / 2**30:.1f} GiB free", mend)
     shm = Path("/dev/shm")
     if shm.is_dir() and (size := shutil.disk_usage(shm).free) < _LEAST_SHM:
         mend = "--data.num_workers 0, or docker run --shm-size 1g"
@@ -237,8 +200,9 @@ def _notebook() -> Iterator[Check]:
     except PackageNotFoundError:
         yield Check("notebook", "note", "no ipykernel", f"pip install ipykernel && {mend}")
         return
-    programs = {_program(file): file for file in _kernel_files()}
-    if any(_same(program) for program in programs):
+    programs = [_program(file) for file in _kernel_files()]
+    # A kernel inside the environment may say only "python".
+    if any(program == "python" or Path(program) == Path(sys.executable) for program in programs):
         yield Check("notebook", "ok", f"{found}, a kernel runs this Python")
     else:
         others = ", ".join(sorted(programs)) or "none"
@@ -246,7 +210,7 @@ def _notebook() -> Iterator[Check]:
 
 
 def _kernel_files() -> Iterator[Path]:
-    home = os.environ.get("JUPYTER_DATA_DIR") or "~/.local/share/jupyter"
+    home = os.environ.get("JUPYTER_DATA_DIR", "~/.local/share/jupyter")
     for folder in (f"{sys.prefix}/share/jupyter", home, "~/Library/Jupyter"):
         yield from (Path(folder).expanduser() / "kernels").glob("*/kernel.json")
 
@@ -257,8 +221,3 @@ def _program(file: Path) -> str:
         return str(json.loads(file.read_text(encoding="utf-8"))["argv"][0])
     except (OSError, ValueError, LookupError, TypeError):
         return f"{file} cannot be read"
-
-
-def _same(program: str) -> bool:
-    # A kernel inside the environment may say only "python".
-    return program == "python" or Path(program) == Path(sys.executable)

@@ -83,7 +83,7 @@ def _stopped(by: str, code: int, session: Session) -> int:
 
 
 def _failed(error: Exception, session: Session) -> int:
-    """What a RenshuError says; for a fault of ours or of user code a line and a traceback's file."""
+    """A RenshuError's own words; for any other fault one line and where the traceback is."""
     import traceback
 
     if os.environ.get("RENSHU_DEBUG") == "1":

@@ -17,7 +17,7 @@ _MARKED = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
 
 @contextmanager
 def write_table(path: Path) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """Give a function that writes one row, in constant memory; the first row's keys are the columns.
+    """Give a function that writes one row; the first row's keys are the columns. Constant memory.
 
     Text that a spreadsheet would run as a formula gets a leading `'` (CWE-1236); numbers stay as
     they are. `read_table` takes the mark off again. Raises DataError for a row with other columns.

@@ -38,8 +38,5 @@ def run(arguments: Sequence[str], session: Session) -> int:
         return 0
     from renshu.cli.training import train
 
-    result = train(request, session)
-    if result.interrupted:
-        raise KeyboardInterrupt
-    print("\n".join(result.lines()))
+    print(*train(request, session).lines(), sep="\n")
     return 0

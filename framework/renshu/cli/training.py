@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from renshu.cli import trained, yaml_file
 from renshu.cli.main import Session
 from renshu.cli.parser import Request
 from renshu.errors import ConfigError
+from renshu.loggers.files import write_atomically
 from renshu.messages import say
 from renshu.runs import run_of, runs_root
 from renshu.seeds import run_seed, seed_everything
@@ -28,28 +28,23 @@ class Result:
         run_dir: its folder; None when nothing was written.
         report: report.html; None without one.
         figures: main figures of the test part.
-        interrupted: stopped by a signal with the state saved.
-        seconds: wall time.
     """
 
     run_dir: Path | None
     report: Path | None = None
     figures: dict[str, str] = field(default_factory=dict)
-    interrupted: bool = False
-    seconds: float = 0.0
 
     def lines(self) -> list[str]:
         """What is where, the main figures, and what to type next."""
         if self.run_dir is None:
             return ["done; nothing was written"]
-        rows = [("test", f"{name} {value}") for name, value in self.figures.items()]
-        rows += [("model", str(self.run_dir / trained.MODEL))]
-        rows += [("report", str(self.report))] if self.report else []
-        more = f"{resume_command(self.run_dir)} --trainer.max_epochs N"
-        rows += [
+        config = self.run_dir / "config.yaml"
+        rows = [("test", f"{name} {value}") for name, value in self.figures.items()] + [
+            ("model", self.run_dir / trained.MODEL),
+            ("report", self.report or "none"),
             ("measure", shlex.join(["renshu", "evaluate", str(self.run_dir)])),
-            ("repeat", shlex.join(["renshu", "train", "--config", f"{self.run_dir}/config.yaml"])),
-            ("go on", more),
+            ("repeat", shlex.join(["renshu", "train", "--config", str(config)])),
+            ("go on", f"{resume_command(self.run_dir)} --trainer.max_epochs N"),
         ]
         return [f"{label:<8} {text}" for label, text in rows]
 
@@ -67,12 +62,14 @@ class _Record(Callback):
         run_dir = _relative(trainer.run_dir)
         self.session.run_dir = run_dir
         self.session.resume = resume_command(run_dir)
-        environment.write_text(run_dir / "config.yaml", yaml_file.dumps(self.request.config))
+        write_atomically(run_dir / "config.yaml", [yaml_file.dumps(self.request.config)])
 
 
 def train(request: Request, session: Session) -> Result:
-    """Train, choose on the validation part, measure the test part, write the report."""
-    start = time.perf_counter()
+    """Train, choose on the validation part, measure the test part, write the report.
+
+    Raises KeyboardInterrupt when Ctrl-C stopped the fit, after its state was saved.
+    """
     old = _old_run(request)
     seed = request.trainer["seed"]
     if seed is None:
@@ -80,7 +77,6 @@ def train(request: Request, session: Session) -> Result:
     seed_everything(seed, verbose=False)
     # The name belongs to this run, the seed to what it computes.
     request.config["trainer"] |= {"seed": seed, "run": None}
-    task = request.task
     data = load_part(request, "data")(request.options)
     if old is not None:
         stored = check_same_data(request, data, old)
@@ -90,19 +86,16 @@ def train(request: Request, session: Session) -> Result:
     callbacks = [*load_part(request, "callbacks")(request.options), _Record(request, session)]
     trainer = Trainer(**request.trainer | {"seed": seed, "callbacks": callbacks})
     trainer.fit(module, datamodule=data, ckpt_path=request.ckpt_path)
-    run_dir = None if trainer.run_dir is None else _relative(trainer.run_dir)
-    if trainer.interrupted or run_dir is None:
-        return Result(run_dir, interrupted=trainer.interrupted)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if trainer.run_dir is None:
+        return Result(None)
+    run_dir = _relative(trainer.run_dir)
     _use_best(trainer, module)
-    task.load("finish")(module, data, run_dir)
+    load_part(request, "finish")(module, data, run_dir)
     trainer.save_checkpoint(run_dir / trained.MODEL, weights_only=True)
     trainer.wait_for_checkpoints()
-    return Result(
-        run_dir,
-        report=write_report(run_dir),
-        figures=trained.figures(run_dir, "test"),
-        seconds=time.perf_counter() - start,
-    )
+    return Result(run_dir, write_report(run_dir), trained.figures(run_dir, "test"))
 
 
 def load_part(request: Request, part: str) -> Any:
@@ -171,7 +164,4 @@ def _use_best(trainer: Trainer, module: Any) -> None:
 
 def _relative(path: Path) -> Path:
     """Shorter to read and to type where the run is below the working directory."""
-    try:
-        return path.relative_to(Path.cwd())
-    except ValueError:
-        return path
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -39,38 +39,29 @@ class _Loader(yaml.SafeLoader):
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
-        self._nodes = 0
-        self._depth = 0
+        self._nodes = self._depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()
-        if isinstance(event, yaml.AliasEvent):
-            self._refuse("aliases (*name) are not read", event.start_mark)
         self._nodes += 1
         self._depth += 1
-        if self._nodes > MAX_NODES:
-            self._refuse(f"more than {MAX_NODES} values", event.start_mark)
-        if self._depth > MAX_DEPTH:
-            self._refuse(f"more than {MAX_DEPTH} levels", event.start_mark)
-        node = super().compose_node(parent, index)
+        alias = isinstance(event, yaml.AliasEvent)
+        self._refuse(alias, "aliases (*name) are not read", event)
+        self._refuse(self._nodes > MAX_NODES, f"more than {MAX_NODES} values", event)
+        self._refuse(self._depth > MAX_DEPTH, f"more than {MAX_DEPTH} levels", event)
+        node: Any = super().compose_node(parent, index)
         self._depth -= 1
-        if node is not None and node.tag not in _PLAIN:
-            self._refuse(f"the tag {node.tag!r} is not read", node.start_mark)
-        if isinstance(node, yaml.MappingNode):
-            self._check_keys(node)
+        self._refuse(node.tag not in _PLAIN, f"the tag {node.tag!r} is not read", node)
+        seen: set[str] = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            self._refuse(not isinstance(key, yaml.ScalarNode), "a key must be a word", key)
+            self._refuse(key.value in seen, f"the key {key.value!r} is given twice", key)
+            seen.add(key.value)
         return node
 
-    def _check_keys(self, node: yaml.MappingNode) -> None:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                self._refuse("a key must be a word", key.start_mark)
-            if key.value in seen:
-                self._refuse(f"the key {key.value!r} is given twice", key.start_mark)
-            seen.add(key.value)
-
-    def _refuse(self, problem: str, mark: Any) -> None:
-        raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+    def _refuse(self, wrong: bool, problem: str, place: Any) -> None:
+        if wrong:
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=place.start_mark)
 
 
 class _Dumper(yaml.SafeDumper):

@@ -135,6 +135,20 @@ def test_changed_data_are_refused_unless_allowed(capsys: pytest.CaptureFixture[s
     assert "--allow_changed_data" in capsys.readouterr().err
 
 
+def test_the_demo_trains_each_task_and_shows_where_the_reports_are(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("renshu.cli.demo.task_names", lambda: ["toy"])
+    assert main(["demo"]) == 0
+    row = capsys.readouterr().out.splitlines()[-1]
+    (report,) = Path("runs").glob("*/report.html")
+    assert row.startswith("toy ") and row.endswith(str(report))
+    assert "slope" in row
+    monkeypatch.setenv("TOY_NAN", "1")
+    assert main(["demo"]) == 1
+    assert "failed" in capsys.readouterr().out.splitlines()[-1]
+
+
 def test_a_run_that_exists_is_not_overwritten(capsys: pytest.CaptureFixture[str]):
     run = train()
     before = weight(run)
