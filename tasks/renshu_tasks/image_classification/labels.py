@@ -81,12 +81,13 @@ def find_classes(records: Records, parts: Mapping[str, Rows], options: DataOptio
                     mend=near(name, trained) or "add training pictures of it",
                 )
     asked = options.classes
-    if asked is not None and (differ := sorted(set(asked) ^ trained)):
+    twice = {name for name in asked or () if (asked or []).count(name) > 1}
+    if asked is not None and (differ := sorted(twice | set(asked) ^ trained)):
         raise DataError(
             f"data.classes and the training part differ in {', '.join(differ)}",
             where=where,
             allowed=f"data.classes: {', '.join(asked)}",
-            mend="name each class that has training pictures, and no other",
+            mend="name each class that has training pictures once, and no other",
         )
     order = asked or records.classes or _in_order(trained)
     classes = [name for name in order if name in trained]

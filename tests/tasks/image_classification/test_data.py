@@ -270,6 +270,8 @@ def test_unknown_and_missing_classes_are_named(digits: tuple):
         ImageData(records, DataOptions(classes=[str(k) for k in range(9)]))
     with pytest.raises(DataError, match="training part differ in 10"):
         ImageData(records, DataOptions(classes=[str(k) for k in range(11)]))
+    with pytest.raises(DataError, match="training part differ in 4"):
+        ImageData(records, DataOptions(classes=[*map(str, range(10)), "4"]))
 
 
 def test_one_class_alone_is_refused(digits: tuple):
