@@ -24,7 +24,11 @@ _OPEN = b"0" * 64
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a checkpoint says of itself. Order is by (step, batches), never by `created`."""
+    """What a checkpoint says of itself. Order is by (step, batches), never by `created`.
+
+    `samples` are consumed training samples, `tensors` the stored ones, `files` SHA-256 and bytes
+    by name, `meta` whatever else (metrics, seed, machine), `seal` the SHA-256 of the manifest.
+    """
 
     format: int = FORMAT
     kind: str = "training"

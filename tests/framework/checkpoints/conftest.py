@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+from renshu.checkpoints import snapshot, write
+
+FILES = ("model.safetensors", "state.safetensors", "state.json", "manifest.json")
 
 
 @pytest.fixture
@@ -35,3 +40,9 @@ def make_state(step: int = 1) -> dict[str, Any]:
 def state() -> dict[str, Any]:
     """`make_state(1)`."""
     return make_state()
+
+
+@pytest.fixture
+def saved(tmp_path: Path, state: dict[str, Any], no_fsync: None) -> Path:
+    """A checkpoint of `state` in an otherwise empty folder."""
+    return write(snapshot(state, step=1, batches=4), tmp_path / "runs" / "step=000001")
