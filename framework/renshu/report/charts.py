@@ -13,11 +13,7 @@ Points = tuple[Sequence[float], Sequence[float]]
 
 MAX_POINTS = 1_000
 MAX_ROWS = 200
-
-
-def series_colour(index: int) -> str:
-    """The page's colour of the index-th line or bar."""
-    return f"var(--series-{index % 6 + 1})"
+MAX_TICKS = 40
 
 
 def tick(label: object, length: int = 18) -> str:
@@ -49,46 +45,32 @@ def lines(
     series: Mapping[str, Points],
     *,
     x: str,
-    y: str = "",
-    alt: str = "",
     layout: Mapping[str, Any] | None = None,
     diagonal: bool = False,
 ) -> Chart:
     """Lines over a common axis; `diagonal` adds the dotted line y = x from 0 to 1."""
     drawn = {name: thin(points) for name, points in series.items()}
-    traces = [
-        {
-            "type": "scatter",
-            "mode": "lines+markers" if len(xs) <= 40 else "lines",
-            "name": tick(name, 32),
-            "x": list(xs),
-            "y": list(ys),
-            "line": {"color": series_colour(index), "width": 2},
-            "marker": {"size": 5},
-        }
-        for index, (name, (xs, ys)) in enumerate(drawn.items())
-    ]
+    traces = [_line(tick(name, 32), *points) for name, points in drawn.items()]
     if diagonal:
-        traces.append(_diagonal())
+        dots = {"color": "var(--muted)", "dash": "dot"}
+        traces.append(_line("ideal", [0, 1], [0, 1]) | {"line": dots, "mode": "lines"})
+    rows = [
+        [name, float(a), float(b)]
+        for name, points in drawn.items()
+        for a, b in zip(*thin(points, max(2, MAX_ROWS // len(drawn))), strict=True)
+    ]
     return Chart(
-        title=title,
-        alt=alt or f"{title}: {', '.join(series)} over {x}.",
+        title,
+        alt=f"{title}: {', '.join(series)} over {x}.",
         traces=traces,
-        layout=_axes(x, y) | {"showlegend": len(traces) > 1} | dict(layout or {}),
-        table=_line_table(title, drawn, x),
+        layout={"xaxis": {"title": {"text": x}}, "showlegend": len(traces) > 1, **(layout or {})},
+        table=Table(title, ["series", x, "value"], rows),
     )
 
 
-def _diagonal() -> dict[str, Any]:
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "name": "ideal",
-        "x": [0, 1],
-        "y": [0, 1],
-        "line": {"color": "var(--muted)", "dash": "dot", "width": 1.5},
-        "hoverinfo": "skip",
-    }
+def _line(name: str, xs: Sequence[float], ys: Sequence[float]) -> dict[str, Any]:
+    mode = "lines+markers" if len(xs) <= 40 else "lines"
+    return {"type": "scatter", "mode": mode, "name": name, "x": list(xs), "y": list(ys)}
 
 
 def bars(
@@ -97,7 +79,6 @@ def bars(
     groups: Mapping[str, Sequence[float | None]],
     *,
     y: str,
-    alt: str = "",
     wide: bool = False,
     every: int = 1,
 ) -> Chart:
@@ -106,26 +87,21 @@ def bars(
     The axis is numeric, so that labels of the same name stay apart.
     """
     places = list(range(len(labels)))
+    label = {"customdata": list(map(str, labels)), "hovertemplate": "%{customdata}: %{y}"}
     traces = [
-        {
-            "type": "bar",
-            "name": tick(name, 32),
-            "x": places,
-            "y": list(values),
-            "marker": {"color": series_colour(index)},
-            "customdata": [str(label) for label in labels],
-            "hovertemplate": "%{customdata}: %{y}",
-        }
-        for index, (name, values) in enumerate(groups.items())
+        {"type": "bar", "name": tick(name, 32), "x": places, "y": list(values), **label}
+        for name, values in groups.items()
     ]
-    ticks = {"tickvals": places[::every], "ticktext": [tick(label) for label in labels[::every]]}
-    if len(labels) > 40:
-        ticks = {"showticklabels": False}
+    axis = {"tickvals": places[::every], "ticktext": [tick(one) for one in labels[::every]]}
     return Chart(
-        title=title,
-        alt=alt or f"{title}: {y} of {len(labels)} labels.",
+        title,
+        alt=f"{title}: {y} of {len(labels)} labels.",
         traces=traces,
-        layout={"xaxis": ticks, "yaxis": {"title": {"text": y}}, "showlegend": len(groups) > 1},
+        layout={
+            "xaxis": axis if len(labels) <= MAX_TICKS else {"showticklabels": False},
+            "yaxis": {"title": {"text": y}},
+            "showlegend": len(groups) > 1,
+        },
         table=Table(title, ["", *groups], list(zip(labels, *groups.values(), strict=True))),
         wide=wide,
     )
@@ -141,34 +117,23 @@ def heatmap(
     alt: str,
 ) -> Chart:
     """A square table of counts, each row coloured by its shares. Written in up to 20 columns."""
-    shares = [[count / max(sum(row), 1) for count in row] for row in counts]
-    places = list(range(len(labels)))
-    small = len(labels) <= 20
-    axis = {"tickvals": places, "ticktext": [tick(label, 14) for label in labels]}
-    if len(labels) > 60:
-        axis = {"showticklabels": False}
-    axis |= {"showgrid": False, "zeroline": False, "constrain": "domain", "automargin": True}
+    names, places = [tick(label, 14) for label in labels], list(range(len(labels)))
     trace = {
         "type": "heatmap",
         "x": places,
         "y": places,
-        "z": shares,
-        "zmin": 0,
-        "zmax": 1,
-        "text": [[str(count) if count else "" for count in row] for row in counts],
+        "z": [[count / max(sum(row), 1) for count in row] for row in counts],
+        "text": [[count or "" for count in row] for row in counts],
+        "texttemplate": "%{text}" if len(labels) <= 20 else "",
         "customdata": [
-            [f"{y} {tick(a)}, {x} {tick(b)}: {count}" for b, count in zip(labels, row, strict=True)]
-            for a, row in zip(labels, counts, strict=True)
+            [f"{y} {a}, {x} {b}: {count}" for b, count in zip(names, row, strict=True)]
+            for a, row in zip(names, counts, strict=True)
         ],
-        "hovertemplate": "%{customdata} (%{z:.1%})",
-        "colorscale": [[0, "var(--heat-low)"], [1, "var(--heat-high)"]],
-        "colorbar": {"tickformat": ".0%", "thickness": 10, "outlinewidth": 0},
-        "xgap": 1 if small else 0,
-        "ygap": 1 if small else 0,
-    } | ({"texttemplate": "%{text}"} if small else {})
+    }
+    axis = {"tickvals": places, "ticktext": names, "showgrid": False, "zeroline": False}
     rows = [[label, *row] for label, row in zip(labels, counts, strict=True)]
     return Chart(
-        title=title,
+        title,
         alt=alt,
         traces=[trace],
         layout={
@@ -179,17 +144,3 @@ def heatmap(
         height=min(760, max(360, 120 + 34 * len(labels))),
         wide=len(labels) > 12,
     )
-
-
-def _axes(x: str, y: str) -> dict[str, Any]:
-    return {"xaxis": {"title": {"text": x}}, "yaxis": {"title": {"text": y}}}
-
-
-def _line_table(title: str, series: Mapping[str, Points], x: str) -> Table:
-    """The drawn numbers in long form, thinned again where they are many."""
-    rows = [
-        [name, float(a), float(b)]
-        for name, points in series.items()
-        for a, b in zip(*thin(points, max(2, MAX_ROWS // max(len(series), 1))), strict=True)
-    ]
-    return Table(title, ["series", x, "value"], rows)

@@ -19,6 +19,29 @@
     return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, coloured(v, k)]));
   }
 
+  // How each kind of trace looks, unless it says more itself.
+  const looks = () => ({
+    scatter: { line: { width: 2 }, marker: { size: 5 } },
+    bar: {},
+    heatmap: {
+      zmin: 0,
+      zmax: 1,
+      xgap: 1,
+      ygap: 1,
+      hovertemplate: "%{customdata} (%{z:.1%})<extra></extra>",
+      colorscale: [[0, variable("--heat-low")], [1, variable("--heat-high")]],
+      colorbar: { tickformat: ".0%", thickness: 10, outlinewidth: 0 },
+    },
+  });
+
+  function traces(own) {
+    const look = looks();
+    return coloured(own).map((trace) => {
+      const style = look[trace.type] || {};
+      return { ...style, ...trace, line: { ...style.line, ...trace.line } };
+    });
+  }
+
   function layout(own) {
     const axis = {
       gridcolor: variable("--line"),
@@ -29,6 +52,7 @@
     };
     const result = {
       font: { family: variable("--font"), size: 12, color: variable("--text") },
+      colorway: [1, 2, 3, 4, 5, 6].map((i) => variable(`--series-${i}`)),
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
       margin: { l: 48, r: 12, t: 12, b: 40 },
@@ -48,7 +72,7 @@
   function draw() {
     for (const chart of charts) {
       const figure = figures[Number(chart.dataset.figure)];
-      Plotly.react(chart, coloured(figure.data), layout(figure.layout), {
+      Plotly.react(chart, traces(figure.data), layout(figure.layout), {
         responsive: true,
         displaylogo: false,
         displayModeBar: matchMedia("(hover: hover)").matches ? "hover" : false,

@@ -18,11 +18,11 @@ from renshu.report import (
     Section,
     Table,
     Text,
-    read_run,
     write_report,
 )
 from renshu.report.charts import bars, heatmap, lines, thin
 from renshu.report.html import Page, clean, script_json
+from renshu.report.run import read_run
 from run_folders import HOSTILE, PLAIN, copy_run, digits_run, renamed
 
 
