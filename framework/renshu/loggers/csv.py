@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from renshu.errors import RunError
-from renshu.loggers.files import write_atomically, write_hparams
+from renshu.loggers.files import set_aside, write_atomically, write_hparams
 from renshu.loggers.logger import Logger
 
 _FIRST = ("epoch", "step", "samples")
@@ -75,11 +75,9 @@ class CSVLogger(Logger):
         self._forget()
         self.log_dir = self.save_dir or Path(run_dir)
         self.log_dir.mkdir(parents=True, exist_ok=True)
-        if not self.path.exists():
-            return
         if not resume:
-            taken = sum(1 for _ in self.log_dir.glob("metrics-*.csv"))
-            self.path.rename(self.log_dir / f"metrics-{taken + 1}.csv")
+            set_aside(self.path)
+        if not self.path.exists():
             return
         self._columns, last, size = _read_end(self.path)
         os.truncate(self.path, size)

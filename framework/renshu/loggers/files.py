@@ -18,6 +18,16 @@ def write_atomically(path: Path, lines: Iterable[str]) -> None:
     temporary.replace(path)
 
 
+def set_aside(path: Path) -> None:
+    """Give what an earlier start left at `path` a number, so that nothing is lost or mixed."""
+    if not path.exists():
+        return
+    number = 1
+    while (old := path.with_name(f"{path.stem}-{number}{path.suffix}")).exists():
+        number += 1
+    path.rename(old)
+
+
 def write_hparams(path: Path, params: Mapping[str, Any]) -> None:
     """Hyper-parameters as YAML that every safe loader reads."""
     import yaml

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from renshu.errors import ConfigError, RunError
-from renshu.loggers.files import write_hparams
+from renshu.loggers.files import set_aside, write_hparams
 from renshu.loggers.logger import Logger
 
 if TYPE_CHECKING:
@@ -21,8 +21,9 @@ _HPARAMS_TAG = "_hparams_/session_start_info"
 class TensorBoardLogger(Logger):
     """Writes event files to `tensorboard/` in the run's folder, with `hparams.yaml` beside them.
 
-    After a resume the newest step of each tag is read from the event files that are there, and
-    nothing up to it is written again.
+    A tag gets one value a step, the first. After a resume the newest step of each tag is read from
+    the event files that are there, and nothing up to it is written again. A fresh start sets an
+    older folder aside.
 
     Args:
         save_dir: folder for the event files; None is `tensorboard/` in the run's folder.
@@ -64,6 +65,8 @@ class TensorBoardLogger(Logger):
     def open(self, run_dir: Path, *, resume: bool) -> None:
         self._close()
         self.log_dir = self.save_dir or Path(run_dir) / "tensorboard"
+        if not resume:
+            set_aside(self.log_dir)
         self.log_dir.mkdir(parents=True, exist_ok=True)
         self._marks = _newest_steps(self.log_dir) if resume else {}
         self._ended = False
@@ -87,6 +90,7 @@ class TensorBoardLogger(Logger):
         for name, value in metrics.items():
             tag = name if name in ("epoch", "samples") else self.prefix + name
             if step > self._marks.get(tag, -1):
+                self._marks[tag] = step
                 self.experiment.add_scalar(tag, value, step)
         if self._ended:
             self.experiment.flush()

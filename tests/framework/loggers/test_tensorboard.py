@@ -54,6 +54,15 @@ def test_after_a_resume_each_tag_has_each_step_once(tmp_path: Path) -> None:
     assert scalars(tmp_path, "val_loss") == [(step, -float(step)) for step in range(4, 8)]
 
 
+def test_a_fresh_start_does_not_mix_with_an_older_one(tmp_path: Path) -> None:
+    for value in (1.0, 2.0):
+        logger = opened(tmp_path)
+        logger.log_metrics({"loss": value}, 0)
+        logger.finalize("success")
+    assert scalars(tmp_path, "loss") == [(0, 2.0)]
+    assert (tmp_path / "tensorboard-1").is_dir()
+
+
 def test_a_torn_event_file_does_not_stop_a_resume(tmp_path: Path) -> None:
     logger = opened(tmp_path)
     for step in range(3):
