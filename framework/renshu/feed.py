@@ -11,7 +11,9 @@ import copy
 import functools
 import itertools
 import signal
-from collections.abc import Iterable, Iterator, Sized
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -28,17 +30,25 @@ from torch.utils.data import (
 )
 from torch.utils.data import _utils as torch_data
 
-from renshu.errors import DataError
+from renshu.errors import CheckpointError, DataError
 from renshu.messages import say
 from renshu.order import PlainOrder, SamplerOrder, Tag
-from renshu.seeds import Isolation, SampleSeeds, derive, mix, seed_globals
+from renshu.seeds import (
+    Isolation,
+    SampleSeeds,
+    derive,
+    mix,
+    private_states,
+    set_private_states,
+    walk,
+)
 
 Item = tuple[Any, int | None]
 """A batch, and how many samples it has where the loader knows."""
 
 
 class Feed:
-    """Batches of any iterable; the base of the feeds for DataLoaders.
+    """A list of ready batches; the base of the other feeds.
 
     `last` is True while the epoch's last batch is out. `limit` cuts an epoch short.
     """
@@ -59,27 +69,10 @@ class Feed:
 
     def epoch(self, epoch: int, samples: int, batches: int) -> Iterator[Item]:
         """What is left of an epoch of which `samples` samples in `batches` batches are consumed."""
-        end = self.limit
-        if isinstance(self.loader, (list, tuple)):
-            length = len(self.loader) if end is None else min(len(self.loader), end)
-            for number in range(batches, length):
-                self.last = number + 1 == length
-                yield self.loader[number], None
-        else:
-            items = ((batch, None) for batch in itertools.islice(self.loader, batches, end))
-            yield from self._ahead(items)
-
-    def _ahead(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Look one batch ahead, so that an epoch of unknown length knows its last one."""
-        self.last = False
-        held: Item | None = None
-        for item in items:
-            if held is not None:
-                yield held
-            held = item
-        self.last = True
-        if held is not None:
-            yield held
+        length = self.length or 0
+        for number in range(batches, length):
+            self.last = number + 1 == length
+            yield self.loader[number], None
 
     def state_dict(self) -> dict[str, Any]:
         return {}
@@ -111,65 +104,70 @@ class MapFeed(Feed):
             self.order = SamplerOrder(loader, seed, name)
         self.fetch = _Fetch(loader.dataset, loader.collate_fn, seed, name)
         self._workers: DataLoader[Any] | None = None
-        self._seen: dict[str, Any] = {}
+        self._seen: list[Any] = []
+        self._lasts: deque[bool] = deque()
 
     def _whole(self) -> int | None:
         return self.order.length
 
     def epoch(self, epoch: int, samples: int, batches: int) -> Iterator[Item]:
-        length = self.length
-        if length is None:
-            yield from self._ahead(self._items(epoch, samples, batches))
-            return
-        self.last = batches >= length
-        for number, item in enumerate(self._items(epoch, samples, batches), start=batches + 1):
-            self.last = number == length
-            yield item
-
-    def _items(self, epoch: int, samples: int, batches: int) -> Iterator[Item]:
+        position = batches if self.order.single else samples
+        left = None if self.limit is None else max(self.limit - batches, 0)
         if self.loader.num_workers == 0 and self.fetch.whole_tensors(self.order):
-            return self._from_tensors(epoch, samples, batches)
-        tags = self.order.tags(epoch, samples)
-        if self.limit is not None:
-            tags = itertools.islice(tags, max(self.limit - batches, 0))
-        if self.loader.num_workers == 0:
-            return self._in_process(tags)
-        return self._from_workers(tags)
+            return self._from_tensors(epoch, position, left)
+        tags = self._ahead(itertools.islice(self.order.tags(epoch, position), left))
+        return self._in_process(tags) if self.loader.num_workers == 0 else self._from_workers(tags)
 
-    def _from_tensors(self, epoch: int, samples: int, batches: int) -> Iterator[Item]:
+    def _ahead(self, tags: Iterator[Tag]) -> Iterator[Tag]:
+        """Each tag when it is known whether another follows; `_take` hears of it in time."""
+        self._lasts.clear()
+        tag = next(tags, None)
+        while tag is not None:
+            following = next(tags, None)
+            self._lasts.append(following is None)
+            yield tag
+            tag = following
+
+    def _take(self) -> None:
+        """The loop gets the batch of the oldest tag that is out."""
+        self.order.taken()
+        self.last = self._lasts.popleft()
+
+    def _from_tensors(self, epoch: int, position: int, left: int | None) -> Iterator[Item]:
         """A TensorDataset with the default collate: one indexing operation a tensor and batch."""
         assert isinstance(self.order, PlainOrder)
-        tensors = self.fetch.dataset.tensors
-        slices = self.order.slices(epoch, samples)
-        if self.limit is not None:
-            slices = itertools.islice(slices, max(self.limit - batches, 0))
-        pin = self._pin()
-        for _, indices in slices:
+        tensors, pin = self.fetch.dataset.tensors, self._pin()
+        remaining = self.order.left(position)
+        remaining = remaining if left is None else min(remaining, left)
+        slices = itertools.islice(self.order.slices(epoch, position), remaining)
+        for number, (_, indices) in enumerate(slices, start=1):
             batch = [tensor[indices] for tensor in tensors]
+            self.last = number == remaining
             yield (batch if pin is None else pin(batch)), len(indices)
 
     def _in_process(self, tags: Iterable[Tag]) -> Iterator[Item]:
-        fetch, taken, pin = self.fetch, self.order.taken, self._pin()
-        isolation = None if fetch.draws_nothing else Isolation()
+        fetch, take, pin = self.fetch, self._take, self._pin()
+        fetch.forget()
+        isolation = None if fetch.draws_nothing else Isolation(keep=False)
         for tag in tags:
             if isolation is None:
                 count, batch = fetch(tag)
             else:
                 with isolation:
                     count, batch = fetch(tag)
-            taken()
+            take()
             yield (batch if pin is None else pin(batch)), count
 
     def _from_workers(self, tags: Iterable[Tag]) -> Iterator[Item]:
         loader = self._worker_loader()
         loader.batch_sampler.tags = tags  # type: ignore[union-attr]
         for count, batch in loader:
-            self.order.taken()
+            self._take()
             yield batch, count
 
     def _worker_loader(self) -> DataLoader[Any]:
         """The user's loader with our data set and order; its workers live until `close`."""
-        seen = _shallow(self.loader.dataset)
+        seen = _seen(self.loader.dataset)
         if self._workers is not None and seen != self._seen:
             say("the data set was changed between epochs, so its workers start again", once=True)
             self.close()
@@ -196,7 +194,7 @@ class MapFeed(Feed):
 
 
 class IterableFeed(Feed):
-    """Batches of a DataLoader over an iterable data set, or of another loader with a `state_dict`.
+    """Batches of a DataLoader over an iterable data set, or of any other iterable.
 
     It resumes through `state_dict` of the loader or (without workers) of the data set; else what
     was consumed is read again and dropped, which is exact for the same number of workers only.
@@ -205,16 +203,18 @@ class IterableFeed(Feed):
     def __init__(self, loader: Any, seed: int, name: str, *, limit: int | None = None):
         super().__init__(loader, limit=limit)
         self.seed, self.name, self.isolation = seed, name, Isolation()
-        plain = isinstance(loader, DataLoader) and not hasattr(loader, "state_dict")
-        in_process = plain and loader.num_workers == 0
-        self.stateful: Any = None if plain and not in_process else loader
-        if in_process:
-            self.stateful = loader.dataset
-        if not hasattr(self.stateful, "load_state_dict"):
-            self.stateful = None
-        self._wrapped = self._wrap(loader) if plain else None
+        self.owner: Any = loader
+        self._layout: list[Any] = []
+        self._wrapped: DataLoader[Any] | None = None
+        if _plain_loader(loader) and not hasattr(loader, "load_state_dict"):
+            self._wrapped = self._wrap(loader)
+            self._layout = [loader.num_workers, loader.batch_size]
+            self.owner = loader.dataset if loader.num_workers == 0 else None
+        self._stateful = hasattr(self.owner, "load_state_dict")
+        self._total = 0
         self._resume: dict[str, Any] = {}
-        self._taken: Any = None
+        # The batch that is out, and the one before: a save inside a step has not consumed it yet.
+        self._taken: deque[dict[str, Any]] = deque(maxlen=2)
 
     def _wrap(self, loader: DataLoader[Any]) -> DataLoader[Any]:
         dataset = _SeededIterable(loader.dataset, self.seed, self.name)
@@ -229,48 +229,91 @@ class IterableFeed(Feed):
 
     def epoch(self, epoch: int, samples: int, batches: int) -> Iterator[Item]:
         resume, self._resume = self._resume, {}
-        skip = batches
-        self.isolation.seed(derive(self.seed, self.name, epoch))
-        if batches and self.stateful is not None and resume:
-            self.stateful.load_state_dict(resume["stateful"])
-            self.isolation.load(resume["random"])
-            skip = 0
-        elif batches:
+        source = self._start(epoch, batches, resume)
+        item = None if batches == self.limit else self._pull(source)
+        if item is None and epoch and not batches:
+            raise DataError(
+                f"the loader gave no batch in epoch {epoch}",
+                where=self.name,
+                allowed="an iterable that begins anew; a generator can be read only once",
+            )
+        while item is not None:
+            batches += 1
+            state = self._state(batches)
+            following = None if batches == self.limit else self._pull(source)
+            self.last = following is None
+            self._taken.append(state)
+            yield item
+            item = following
+
+    def _start(self, epoch: int, batches: int, resume: dict[str, Any]) -> Iterator[Item]:
+        """The epoch's items after its first `batches`."""
+        self._taken.clear()
+        found = [entry for entry in resume.get("taken", ()) if entry["batches"] == batches]
+        if resume and isinstance(self.loader, Iterator):
+            # It goes on from epoch to epoch: all it ever gave is read again.
+            entries = [*found, *reversed(resume["taken"])]
+            batches = entries[0]["total"] if entries else 0
+        elif resume and resume["epoch"] < epoch and self._stateful and resume["taken"]:
+            # Its end of the epoch before, which the run that is resumed has seen.
+            self._pull(self._restored(resume["epoch"], resume["taken"][-1]))
+        if found and self._stateful:
+            return self._restored(epoch, found[0])
+        if resume and resume["layout"] != self._layout:
+            raise CheckpointError(
+                "an iterable data set continues with the same workers and batch size only",
+                where=self.name,
+                allowed="num_workers={}, batch_size={}".format(*resume["layout"]),
+                mend="or give the data set state_dict and load_state_dict, and no workers",
+            )
+        source = self._open(epoch)
+        if batches:
             say(f"{self.name}: reading {batches} batches again to come back to where the run was")
-        if self._wrapped is not None:
-            self._wrapped.dataset.start(epoch)  # type: ignore[attr-defined]
-        self.last = False
-        held: tuple[Item, Any] | None = None
-        left = None if self.limit is None else self.limit - batches
-        for number, item in enumerate(itertools.islice(self._draw(), skip, None)):
-            if number == left:
-                break
-            if held is not None:
-                self._taken = held[1]
-                yield held[0]
-            held = item, self._state()
-        self.last = True
-        if held is not None:
-            self._taken = held[1]
-            yield held[0]
+        for _ in range(batches):
+            self._pull(source)
+        return source
 
-    def _draw(self) -> Iterator[Item]:
+    def _open(self, epoch: int) -> Iterator[Item]:
+        self._epoch, one_shot = epoch, isinstance(self.loader, Iterator)
+        if not one_shot:
+            self.isolation.seed(derive(self.seed, self.name, epoch))
+        elif not self._total:
+            self.isolation.seed(derive(self.seed, self.name))
         with self.isolation:
-            source = iter(self.loader if self._wrapped is None else self._wrapped)
-        while True:
-            with self.isolation:
-                item: Any = next(source, _END)
-            if item is _END:
-                return
-            yield (item[1], item[0]) if self._wrapped is not None else (item, None)
+            if self._wrapped is not None:
+                self._wrapped.dataset.epoch.fill_(epoch)  # type: ignore[attr-defined]
+                return iter(self._wrapped)
+            if not one_shot:
+                SampleSeeds(self.loader)(derive(self.seed, self.name, epoch))
+            return iter(self.loader)
 
-    def _state(self) -> Any:
-        if self.stateful is None:
+    def _restored(self, epoch: int, entry: dict[str, Any]) -> Iterator[Item]:
+        self.owner.load_state_dict(entry["stateful"])
+        source = self._open(epoch)
+        self.isolation.load(entry["random"])
+        set_private_states(self.owner, entry["private"])
+        return source
+
+    def _pull(self, source: Iterator[Any]) -> Item | None:
+        with self.isolation:
+            item: Any = next(source, _END)
+        if item is _END:
             return None
-        return {"stateful": self.stateful.state_dict(), "random": self.isolation.dump()}
+        self._total += 1
+        return (item[1], item[0]) if self._wrapped is not None else (item, None)
+
+    def _state(self, batches: int) -> dict[str, Any]:
+        state = {"batches": batches, "total": self._total}
+        if not self._stateful:
+            return state
+        random, private = self.isolation.dump(), private_states(self.owner)
+        stateful = self.owner.state_dict()
+        return {**state, "stateful": stateful, "random": random, "private": private}
 
     def state_dict(self) -> dict[str, Any]:
-        return self._taken or {}
+        if self._resume or not self._taken:
+            return self._resume
+        return {"epoch": self._epoch, "layout": self._layout, "taken": list(self._taken)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._resume = state
@@ -282,20 +325,23 @@ class IterableFeed(Feed):
 def make_feed(
     loader: Any, seed: int, name: str, *, limit: int | None = None, rank: int = 0, world: int = 1
 ) -> Feed:
-    """The feed for a loader: a DataLoader, or anything that can be iterated over again."""
-    if isinstance(loader, DataLoader) and type(loader).__iter__ is DataLoader.__iter__:
-        if isinstance(loader.dataset, IterableDataset):
-            return IterableFeed(loader, seed, name, limit=limit)
+    """The feed for a loader: a DataLoader, or anything that can be iterated over."""
+    if isinstance(loader, (list, tuple)):
+        return Feed(loader, limit=limit)
+    if _plain_loader(loader) and not isinstance(loader.dataset, IterableDataset):
         return MapFeed(loader, seed, name, limit=limit, rank=rank, world=world)
-    if hasattr(loader, "load_state_dict"):
-        return IterableFeed(loader, seed, name, limit=limit)
-    if not isinstance(loader, Iterable):
+    if not isinstance(loader, Iterable) or isinstance(loader, (Mapping, str)):
         raise DataError(
             f"{type(loader).__name__} is not a loader",
             where=name,
             allowed="a DataLoader, or a list or other iterable of batches",
         )
-    return Feed(loader, limit=limit)
+    return IterableFeed(loader, seed, name, limit=limit)
+
+
+def _plain_loader(loader: Any) -> bool:
+    """Whether a loader is a DataLoader that iterates as DataLoader does."""
+    return isinstance(loader, DataLoader) and type(loader).__iter__ is DataLoader.__iter__
 
 
 class _Fetch(Dataset[Any]):
@@ -304,6 +350,9 @@ class _Fetch(Dataset[Any]):
     def __init__(self, dataset: Any, collate: Any, seed: int, name: str):
         self.dataset, self.collate, self.seed, self.name = dataset, collate, seed, name
         self.draws_nothing = _draws_nothing(dataset) and collate is default_collate
+        self.reads_batches = _reads_batches(dataset)
+        if self.reads_batches and not self.draws_nothing:
+            say("the data set reads whole batches: its random draws repeat per batch", once=True)
         self._seeds: SampleSeeds | None = None
         self._base: tuple[int, int] | None = None
 
@@ -333,13 +382,22 @@ class _Fetch(Dataset[Any]):
         return [self.dataset[index] for index in indices] if many is None else many(indices)
 
     def _read_seeded(self, tag: Tag) -> Any:
-        if self._seeds is None:
-            self._seeds = SampleSeeds(self.dataset, self.collate)
         if self._base is None or self._base[0] != tag.epoch:
             self._base = tag.epoch, derive(self.seed, self.name, tag.epoch)
-        base, seeds, dataset = self._base[1], self._seeds, self.dataset
-        if not tag.single and getattr(dataset, "__getitems__", None) is not None:
-            say("the data set reads whole batches: its random draws repeat per batch", once=True)
+        if self._seeds is not None:
+            return self._read_with(self._seeds, tag)
+        self._seeds = seeds = SampleSeeds(self.dataset, self.collate)
+        samples = self._read_with(seeds, tag)
+        self._seeds = SampleSeeds(self.dataset, self.collate)
+        if len(self._seeds) > len(seeds):
+            # Generators were made while reading, and have drawn unseeded.
+            samples = self._read_with(self._seeds, tag)
+        return samples
+
+    def _read_with(self, seeds: SampleSeeds, tag: Tag) -> Any:
+        assert self._base is not None
+        base, dataset = self._base[1], self.dataset
+        if self.reads_batches and not tag.single:
             seeds(mix(base + tag.start))
             samples = dataset.__getitems__(tag.indices)
         else:
@@ -351,6 +409,10 @@ class _Fetch(Dataset[Any]):
         seeds(mix(~(base + tag.start)))
         return samples
 
+    def forget(self) -> None:
+        """Look for generators anew: the data set may have been changed between epochs."""
+        self._seeds = None
+
     def __getstate__(self) -> dict[str, Any]:
         # Found anew in each worker: the setters belong to the worker's copy of the data set.
         return {**self.__dict__, "_seeds": None}
@@ -361,17 +423,13 @@ class _SeededIterable(IterableDataset[Any]):
 
     def __init__(self, dataset: Any, seed: int, name: str):
         self.dataset, self.seed, self.name = dataset, seed, name
-        self.epoch = 0
-
-    def start(self, epoch: int) -> None:
-        """Workers keep their copy: the first sees this epoch, and counts on by itself."""
-        self.epoch = epoch
+        # Shared: workers keep their copy of everything else from epoch to epoch.
+        self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def __iter__(self) -> Iterator[Any]:
         worker = get_worker_info()
-        if worker is not None:
-            seed_globals(derive(self.seed, self.name, self.epoch, worker.id))
-            self.epoch += 1
+        number = 0 if worker is None else worker.id
+        SampleSeeds(self.dataset)(derive(self.seed, self.name, int(self.epoch), number))
         return iter(self.dataset)
 
     def __len__(self) -> int:
@@ -436,8 +494,21 @@ def _draws_nothing(dataset: Any) -> bool:
     return type(dataset) in (TensorDataset, list, tuple, Tensor)
 
 
-def _shallow(dataset: Any) -> dict[str, Any]:
-    """The attributes of a data set, by value where plain and by identity else."""
+def _reads_batches(dataset: Any) -> bool:
+    """Whether a data set has a `__getitems__` of its own; that of Subset only hands on."""
+    if isinstance(dataset, Subset):
+        return _reads_batches(dataset.dataset)
+    return callable(getattr(dataset, "__getitems__", None))
+
+
+def _seen(dataset: Any) -> list[Any]:
+    """What a data set and its transforms hold: plain values, the identity of anything else."""
     plain = (int, float, str, bool, bytes, type(None))
-    attributes = getattr(dataset, "__dict__", {})
-    return {k: v if isinstance(v, plain) else id(v) for k, v in attributes.items()}
+    found: list[Any] = []
+    for item in walk(dataset, depth=4):
+        attributes = getattr(item, "__dict__", None)
+        if isinstance(attributes, dict) and not isinstance(item, FunctionType):
+            for key, value in attributes.items():
+                changes = (value._version,) if type(value) is Tensor else ()
+                found.append((key, value if isinstance(value, plain) else id(value), *changes))
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
@@ -20,15 +21,16 @@ from torch.utils.data import (
 )
 
 from renshu.errors import CheckpointError
-from renshu.seeds import Isolation, derive, walk
+from renshu.seeds import Isolation, derive, mix, private_generators
 
-_DRAW_AT_ONCE = (
+_OF_TORCH = (
     RandomSampler,
     SequentialSampler,
     SubsetRandomSampler,
     WeightedRandomSampler,
     DistributedSampler,
 )
+"""Samplers that depend on generators and the epoch alone; drawn whole at the epoch's start."""
 
 
 class Tag(NamedTuple):
@@ -74,7 +76,11 @@ class PlainOrder:
     @property
     def length(self) -> int:
         """Batches an epoch."""
-        whole, rest = divmod(self.size, self.batch_size * self.world)
+        return self.left(0)
+
+    def left(self, position: int) -> int:
+        """Batches of an epoch after the first `position` positions."""
+        whole, rest = divmod(self.size - position, self.batch_size * self.world)
         return whole + (rest > 0 and not self.drop_last)
 
     def indices(self, epoch: int) -> Tensor:
@@ -85,17 +91,17 @@ class PlainOrder:
         generator.manual_seed(derive(self.seed, self.name, epoch) & 0x7FFFFFFFFFFFFFFF)
         return torch.randperm(self.size, generator=generator)
 
-    def slices(self, epoch: int, samples: int) -> Iterator[tuple[int, Tensor]]:
-        """Position and indices of each batch after the first `samples` positions."""
+    def slices(self, epoch: int, position: int) -> Iterator[tuple[int, Tensor]]:
+        """Position and indices of each batch after the first `position` positions."""
         order, wide = self.indices(epoch), self.batch_size * self.world
-        end = self.size - self.size % wide if self.drop_last else self.size
-        for start in range(samples, end, wide):
-            part = order[start : min(start + wide, end)]
+        for number in range(self.left(position)):
+            start = position + number * wide
+            part = order[start : start + wide]
             yield start, part if self.world == 1 else part[self.rank :: self.world]
 
-    def tags(self, epoch: int, samples: int) -> Iterator[Tag]:
-        """The batches after the first `samples` positions."""
-        for start, part in self.slices(epoch, samples):
+    def tags(self, epoch: int, position: int) -> Iterator[Tag]:
+        """The batches after the first `position` positions."""
+        for start, part in self.slices(epoch, position):
             yield Tag(epoch, start + self.rank, self.world, part.tolist(), self.single)
 
     def taken(self) -> None: ...
@@ -109,96 +115,144 @@ class PlainOrder:
 class SamplerOrder:
     """The order of a user's own sampler or batch sampler, drawn on generators of its own.
 
-    A sampler with `state_dict` is put back to where it was when the last batch was consumed, not
-    where prefetching had brought it. Any other is asked for its indices again (the data is not
-    read); a hash over the consumed indices shows whether it gave the same ones.
+    Every epoch starts from generators seeded by the epoch: the global ones, and those that the
+    sampler holds (a torch.Generator by its own initial seed). A sampler with `state_dict` is put
+    back to where it was when the last batch was consumed, not where prefetching had brought it.
+    Any other is asked for its indices again (the data is not read); a hash over the consumed ones,
+    and the plain attributes that the sampler had at the epoch's start, must be the same.
     """
 
     def __init__(self, loader: DataLoader[Any], seed: int, name: str):
         self.seed, self.name = seed, name
         self.single = loader.batch_sampler is None
-        self.source: Any = loader.sampler if self.single else loader.batch_sampler
+        self._sized: Any = loader.sampler if self.single else loader.batch_sampler
+        self.source: Any = self._sized
+        self.size, self.drop_last = 1, False
+        # An ordinary BatchSampler's work is done here, so that the batch size may change.
+        self.gives_batches = not self.single
+        if type(self.source) is BatchSampler:
+            self.size, self.drop_last = self.source.batch_size, self.source.drop_last
+            self.source, self.gives_batches = self.source.sampler, False
         self.sampler: Any = getattr(self.source, "sampler", self.source)
         self.stateful = next(
             (s for s in (self.source, self.sampler) if hasattr(s, "load_state_dict")), None
         )
         self.isolation = Isolation()
-        self._drawn: deque[tuple[str, Any]] = deque()
-        self._taken: tuple[str, Any] = ("", None)
+        self._private = [
+            (item.initial_seed() if isinstance(item, torch.Generator) else seed, setter)
+            for item, setter in private_generators(self.source, depth=3)
+        ]
+        self._epoch, self._attributes = 0, {}
+        self._digest: Any = None
+        self._drawn: deque[dict[str, Any]] = deque()
+        # The batch that is out, and the one before: a save inside a step has not consumed it yet.
+        self._taken: deque[dict[str, Any]] = deque(maxlen=2)
         self._resume: dict[str, Any] = {}
-        self._generators: list[Tensor] = []
 
     @property
     def length(self) -> int | None:
         """Batches an epoch, if the sampler says."""
         try:
-            return len(self.source)
-        except TypeError:
+            return len(self._sized)
+        except (TypeError, NotImplementedError):
             return None
 
-    def tags(self, epoch: int, samples: int) -> Iterator[Tag]:
-        """The batches after the first `samples` samples."""
+    def tags(self, epoch: int, position: int) -> Iterator[Tag]:
+        """The batches after the first `position` samples (batches where they are single)."""
+        resume, self._resume = self._resume, {}
+        if resume and resume["epoch"] < epoch:
+            self._finish(resume)
+            resume = {}
+        source = self._start(epoch, position, resume)
+        while items := self._next(source, self.size):
+            if self.drop_last and len(items) < self.size:
+                break
+            indices = items[0] if self.gives_batches else items
+            tag = Tag(epoch, position, 1, indices, self.single)
+            position += len(indices)
+            state = None if self.stateful is None else self.stateful.state_dict()
+            self._drawn.append(
+                {"position": position, "digest": self._digest.hexdigest(), "sampler": state}
+            )
+            yield tag
+
+    def _finish(self, resume: dict[str, Any]) -> None:
+        """Let a fresh sampler end the epoch before, as it did in the run that is resumed."""
+        if resume["taken"] and type(self.source) not in _OF_TORCH:
+            source = self._start(resume["epoch"], resume["taken"][-1]["position"], resume)
+            self._next(source, 1)
+
+    def _start(self, epoch: int, position: int, resume: dict[str, Any]) -> Iterator[Any]:
+        """What the source gives in an epoch after its first `position` samples."""
         for owner in (self.source, self.sampler):
             if hasattr(owner, "set_epoch"):
                 owner.set_epoch(epoch)
-        digest, position = hashlib.blake2b(digest_size=16), 0
         self._drawn.clear()
-        resume, self._resume = self._resume, {}
-        replay = samples if self.stateful is None else 0
-        self._prepare(epoch, samples, resume)
-        if self.stateful is not None:
-            position = samples
-        for item in self._draw():
-            indices = [item] if self.single else list(item)
-            digest.update(repr(indices).encode())
-            position += len(indices)
-            if position <= replay:
-                if position == replay and resume and digest.hexdigest() != resume["digest"]:
-                    raise _other_order(self.sampler)
-                continue
-            state = self.stateful.state_dict() if self.stateful is not None else None
-            self._drawn.append((digest.hexdigest(), state))
-            yield Tag(epoch, position - len(indices), 1, indices, self.single)
-
-    def _prepare(self, epoch: int, samples: int, resume: dict[str, Any]) -> None:
-        """Put the sampler where the epoch, or the interrupted part of it, began."""
+        self._taken.clear()
+        self._epoch, self._attributes = epoch, _plain(self.source) | _plain(self.sampler)
+        self._digest = hashlib.blake2b(digest_size=16)
         self.isolation.seed(derive(self.seed, self.name, epoch))
-        private = [g for g in walk(self.source, depth=3) if isinstance(g, torch.Generator)]
-        if samples and resume:
-            for generator, state in zip(private, resume["generators"], strict=True):
-                generator.set_state(state)
-            if self.stateful is not None:
-                self.stateful.load_state_dict(resume["sampler"])
-        self._generators = [generator.get_state() for generator in private]
-
-    def _draw(self) -> Iterator[Any]:
-        if type(self.sampler) in _DRAW_AT_ONCE and type(self.source) in (
-            BatchSampler,
-            type(self.sampler),
+        for number, (base, setter) in enumerate(self._private):
+            setter(mix(derive(base, self.name, epoch) + number))
+        found = [entry for entry in resume.get("taken", ()) if entry["position"] == position]
+        if self.stateful is not None and found:
+            self.stateful.load_state_dict(found[0]["sampler"])
+            return self._iterate()
+        source = self._iterate()
+        self._skip(source, position)
+        if (
+            resume
+            and position
+            and not (
+                found
+                and found[0]["digest"] == self._digest.hexdigest()
+                and (type(self.source) in _OF_TORCH or resume["attributes"] == self._attributes)
+            )
         ):
-            with self.isolation:
-                items = list(self.source)
-            yield from items
-            return
+            raise _other_order(self.sampler)
+        return source
+
+    def _skip(self, source: Iterator[Any], samples: int) -> None:
+        while samples > 0:
+            items = self._next(source, 1 if self.gives_batches else min(samples, 4096))
+            samples -= len(items[0] if self.gives_batches and items else items)
+            if samples < 0 or not items:
+                raise _other_order(self.sampler)
+
+    def _iterate(self) -> Iterator[Any]:
         with self.isolation:
-            source = iter(self.source)
-        while True:
-            with self.isolation:
-                item = next(source, None)
-            if item is None:
-                return
-            yield item
+            if type(self.source) in _OF_TORCH and len(self.source) < 10_000_000:
+                return iter(list(self.source))
+            return iter(self.source)
+
+    def _next(self, source: Iterator[Any], count: int) -> list[Any]:
+        """At most `count` further items: indices, or batches of them."""
+        with self.isolation:
+            items = list(islice(source, count))
+        if self.gives_batches:
+            items = [list(item) for item in items]
+        for indices in items if self.gives_batches else [items]:
+            self._digest.update("".join(f"{index}," for index in indices).encode())
+        return items
 
     def taken(self) -> None:
         """The loop took the oldest batch that was drawn."""
-        self._taken = self._drawn.popleft()
+        self._taken.append(self._drawn.popleft())
 
     def state_dict(self) -> dict[str, Any]:
-        digest, sampler = self._taken
-        return {"digest": digest, "sampler": sampler, "generators": self._generators}
+        if self._resume:
+            return self._resume
+        state = {"epoch": self._epoch, "attributes": self._attributes}
+        return {**state, "taken": list(self._taken)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._resume = state
+
+
+def _plain(owner: Any) -> dict[str, Any]:
+    """The attributes of a sampler that are plain values."""
+    kinds = (int, float, str, bool)
+    return {k: v for k, v in getattr(owner, "__dict__", {}).items() if type(v) in kinds}
 
 
 def _other_order(sampler: object) -> CheckpointError:
@@ -206,5 +260,5 @@ def _other_order(sampler: object) -> CheckpointError:
         f"{type(sampler).__name__} gave other indices than before the interruption",
         allowed="a sampler whose order depends only on torch, numpy or Python's random, or on"
         " set_epoch; or one with state_dict and load_state_dict",
-        mend="give it a state_dict, or start the epoch anew from an epoch's last checkpoint",
+        mend="give it a state_dict, or start the run anew",
     )

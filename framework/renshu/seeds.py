@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import sys
 import zlib
 from collections.abc import Callable, Iterator
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
@@ -80,12 +82,16 @@ class Isolation:
 
     numpy's generator is swapped instead of copied, which is 100 times cheaper. The own state goes
     on from one `with` to the next; `seed` starts it anew.
+
+    Args:
+        keep: False where the code inside seeds for itself each time, so that no own state is kept.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, keep: bool = True) -> None:
+        self._keep = keep
         self._own: tuple[Any, Any] | None = None
         self._bits: Any = None
-        self._callers: tuple[Any, Any, Any] | None = None
+        self._callers: tuple[Any, Any, Any, Any] | None = None
         self._pending: int | None = None
 
     def seed(self, seed: int) -> None:
@@ -108,13 +114,15 @@ class Isolation:
 
     def __enter__(self) -> Isolation:
         numpy = sys.modules.get("numpy")
-        bits = None
+        bits = state = None
         if numpy is not None:
             if self._bits is None:
                 self._bits = numpy.random.MT19937(0)
             bits = numpy.random.get_bit_generator()
+            # The swap drops the second number of a normal pair, which only the state shows.
+            state = numpy.random.get_state(legacy=False)
             numpy.random.set_bit_generator(self._bits)
-        self._callers = (torch.default_generator.get_state(), random.getstate(), bits)
+        self._callers = (torch.default_generator.get_state(), random.getstate(), bits, state)
         if self._pending is not None:
             seed_globals(self._pending)
             self._pending = None
@@ -125,11 +133,15 @@ class Isolation:
 
     def __exit__(self, *error: object) -> None:
         assert self._callers is not None
-        self._own = (torch.default_generator.get_state(), random.getstate())
-        torch.default_generator.set_state(self._callers[0])
-        random.setstate(self._callers[1])
-        if self._callers[2] is not None:
-            sys.modules["numpy"].random.set_bit_generator(self._callers[2])
+        torch_state, python_state, bits, numpy_state = self._callers
+        if self._keep:
+            self._own = (torch.default_generator.get_state(), random.getstate())
+        torch.default_generator.set_state(torch_state)
+        random.setstate(python_state)
+        if bits is not None:
+            sys.modules["numpy"].random.set_bit_generator(bits)
+            if numpy_state.get("has_gauss"):
+                sys.modules["numpy"].random.set_state(numpy_state)
         self._callers = None
 
 
@@ -142,7 +154,11 @@ class SampleSeeds:
     """
 
     def __init__(self, *owners: Any) -> None:
-        self._private = [setter for owner in owners for setter in _private_setters(owner)]
+        self._private = [setter for _, setter in private_generators(*owners)]
+
+    def __len__(self) -> int:
+        """How many generators of its own were found."""
+        return len(self._private)
 
     def __call__(self, seed: int) -> None:
         seed_globals(seed)
@@ -150,30 +166,66 @@ class SampleSeeds:
             setter(mix(seed + number))
 
 
-def _private_setters(owner: Any) -> Iterator[Callable[[int], object]]:
-    for item in walk(owner):
+def private_generators(*owners: Any, depth: int = 6) -> list[tuple[Any, Callable[[int], object]]]:
+    """Generators that objects hold besides the global ones, each with what seeds it."""
+    items = (item for owner in owners for item in walk(owner, depth))
+    found = {id(item): (item, setter) for item in items if (setter := _setter(item)) is not None}
+    return list(found.values())
+
+
+def private_states(owner: Any) -> list[Any]:
+    """States of the generators of torch, numpy and Python that an object holds."""
+    return [_get_state(item) for item, _ in private_generators(owner)]
+
+
+def set_private_states(owner: Any, states: list[Any]) -> None:
+    """Put back what `private_states` gave for an object made in the same way."""
+    for (item, _), state in zip(private_generators(owner), states, strict=False):
         if isinstance(item, torch.Generator):
-            yield lambda seed, g=item: g.manual_seed(seed & 0x7FFFFFFFFFFFFFFF)
+            item.set_state(state)
         elif isinstance(item, random.Random):
-            yield item.seed
-        elif type(item).__module__.startswith("numpy.random"):
-            yield from _numpy_setter(item)
-        elif callable(getattr(item, "set_random_state", None)):
-            yield lambda seed, t=item: t.set_random_state(seed=seed & 0x7FFFFFFF)
-        elif callable(getattr(item, "set_random_seed", None)):
-            yield lambda seed, t=item: t.set_random_seed(seed & 0x7FFFFFFF)
+            item.setstate(_tuples(state))
+        elif hasattr(item, "bit_generator"):
+            item.bit_generator.state = state
+        elif type(item).__name__ == "RandomState":
+            item.set_state(state)
 
 
-def _numpy_setter(item: Any) -> Iterator[Callable[[int], object]]:
+def _get_state(item: Any) -> Any:
+    if isinstance(item, torch.Generator):
+        return item.get_state()
+    if isinstance(item, random.Random):
+        return item.getstate()
+    if hasattr(item, "bit_generator"):
+        return item.bit_generator.state
+    return item.get_state(legacy=False) if type(item).__name__ == "RandomState" else None
+
+
+def _setter(item: Any) -> Callable[[int], object] | None:
+    if isinstance(item, torch.Generator):
+        return lambda seed: item.manual_seed(seed & 0x7FFFFFFFFFFFFFFF)
+    if isinstance(item, random.Random):
+        return item.seed
+    if type(item).__module__.startswith("numpy.random"):
+        return _numpy_setter(item)
+    if callable(getattr(item, "set_random_state", None)):
+        return lambda seed: item.set_random_state(seed=seed & 0x7FFFFFFF)
+    if callable(getattr(item, "set_random_seed", None)):
+        return lambda seed: item.set_random_seed(seed & 0x7FFFFFFF)
+    return None
+
+
+def _numpy_setter(item: Any) -> Callable[[int], object] | None:
     if hasattr(item, "bit_generator"):
         bits = item.bit_generator
 
         def reseed(seed: int) -> None:
             bits.state = type(bits)(seed).state
 
-        yield reseed
-    elif type(item).__name__ == "RandomState":
-        yield lambda seed: item.seed(seed & 0xFFFFFFFF)
+        return reseed
+    if type(item).__name__ == "RandomState":
+        return lambda seed: item.seed(seed & 0xFFFFFFFF)
+    return None
 
 
 def walk(owner: Any, depth: int = 6) -> Iterator[Any]:
@@ -182,7 +234,7 @@ def walk(owner: Any, depth: int = 6) -> Iterator[Any]:
     stack = [(owner, depth)]
     while stack:
         item, left = stack.pop()
-        if id(item) in seen or isinstance(item, (str, bytes, int, float, torch.Tensor, type)):
+        if id(item) in seen or isinstance(item, (str, bytes, int, float, torch.Tensor, ModuleType)):
             continue
         seen.add(id(item))
         yield item
@@ -191,18 +243,39 @@ def walk(owner: Any, depth: int = 6) -> Iterator[Any]:
 
 
 def _children(item: Any) -> list[Any]:
-    if isinstance(item, dict):
-        return list(item.values())
-    if isinstance(item, (list, tuple, set)):
-        # A long list holds samples, not transforms.
-        return list(item) if len(item) <= 64 else []
-    if isinstance(item, torch.Generator) or type(item).__module__.startswith("numpy"):
+    if isinstance(item, (dict, list, tuple)):
+        # A long one holds samples, not transforms.
+        values = item.values() if isinstance(item, dict) else item
+        return list(values) if len(item) <= 64 else []
+    if isinstance(item, type) or type(item).__module__.startswith("numpy"):
         return []
-    children = list(vars(item).values()) if hasattr(item, "__dict__") else []
-    bound = getattr(item, "__self__", None)
-    cells = [c.cell_contents for c in getattr(item, "__closure__", None) or () if _filled(c)]
-    slots = getattr(item, "func", None), getattr(item, "args", None)
-    return children + cells + [c for c in (bound, *slots) if c is not None]
+    if isinstance(item, MethodType):
+        return [item.__self__, item.__func__]
+    if isinstance(item, functools.partial):
+        return [item.func, item.args, item.keywords]
+    if isinstance(item, FunctionType):
+        cells = [cell.cell_contents for cell in item.__closure__ or () if _filled(cell)]
+        return [*cells, item.__defaults__, item.__kwdefaults__, *_named_globals(item)]
+    children = vars(item) if hasattr(item, "__dict__") else {}
+    # Code written by the user may draw from generators that are global variables of its file.
+    own = vars(type(item)).values() if _written(item) else ()
+    methods = [f for f in own if isinstance(f, FunctionType)]
+    return [v for k, v in children.items() if k not in ("trainer", "_trainer")] + methods
+
+
+_LIBRARIES = ("torch", "numpy", "builtins", "renshu")
+
+
+def _named_globals(function: FunctionType) -> list[Any]:
+    """Generators that a function names, and functions and objects that may hold some."""
+    found = [function.__globals__.get(name) for name in function.__code__.co_names]
+    return [item for item in found if _setter(item) is not None or _written(item)]
+
+
+def _written(item: Any) -> bool:
+    """Whether it is a function of the user's, or an object of a class of the user's."""
+    owner = item if isinstance(item, FunctionType) else type(item)
+    return not isinstance(item, type) and not owner.__module__.startswith(_LIBRARIES)
 
 
 def _filled(cell: Any) -> bool:
