@@ -59,10 +59,13 @@ class Decoder:
         return [self.decode(value, f"{path}[{i}]") for i, value in enumerate(values)]
 
     def pairs(self, tree: dict[str, Any], path: str) -> list[tuple[Any, Any]]:
-        return [
+        pairs = [
             (self.decode(key, f"{path} key"), self.decode(item, join(path, key)))
             for key, item in tree["items"]
         ]
+        if len(dict(pairs)) != len(pairs):
+            raise ValueError("a key stands twice")
+        return pairs
 
     def tensor(self, tree: dict[str, Any], path: str) -> Tensor:
         return self.views.get(tree)

@@ -9,10 +9,11 @@ step=000120/
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -144,9 +145,10 @@ def read(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     manifest, data = _load(path, keep=FILES)
     tree = _tree(path, data)
-    state = decode(tree["state"], data[STATE_TENSORS], "")
-    if tree["model"] is not None:
-        state = {"model": _decode_model(tree["model"], data[MODEL_TENSORS]), **state}
+    with _naming(path / STATE):
+        state = decode(tree["state"], data[STATE_TENSORS], "")
+        if tree["model"] is not None:
+            state = {"model": _decode_model(tree["model"], data[MODEL_TENSORS]), **state}
     for number in range(manifest.format, FORMAT):
         state = MIGRATIONS[number](state)
     return state
@@ -159,7 +161,8 @@ def read_weights(path: str | Path) -> dict[str, Any]:
     tree = _tree(path, data)
     if tree["model"] is None:
         raise CheckpointError("the checkpoint holds no model", where=path)
-    return _decode_model(tree["model"], data[MODEL_TENSORS])
+    with _naming(path / STATE):
+        return _decode_model(tree["model"], data[MODEL_TENSORS])
 
 
 def listing(folder: str | Path) -> list[tuple[Path, Manifest]]:
@@ -259,6 +262,16 @@ def _load(path: Path, keep: tuple[str, ...]) -> tuple[Manifest, dict[str, Any]]:
                 mend="take another checkpoint; this one was cut short or altered",
             )
     return found, data
+
+
+@contextlib.contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """Name the file in errors that know only a path within the state."""
+    try:
+        yield
+    except CheckpointError as error:
+        where = f"{file}: {error.where}"
+        raise CheckpointError(error.what, where=where, allowed=error.allowed) from error
 
 
 def _tree(path: Path, data: dict[str, Any]) -> dict[str, Any]:

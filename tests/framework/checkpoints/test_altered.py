@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -210,3 +211,18 @@ def test_a_broken_newest_one_is_named_and_passed_over(
     assert newest(tmp_path) is None
     assert newest(tmp_path / "none") is None
     assert listing(tmp_path / "none") == []
+
+
+def test_state_that_fits_its_sums_but_not_its_tensors_is_refused(saved: Path) -> None:
+    """A hostile writer can make every sum fit: names, shapes and dtypes must agree as well."""
+    for old, new in (('"shape": [4, 3]', '"shape": [3, 4]'), ('"bfloat16"', '"float16"')):
+        text = (saved / "state.json").read_bytes()
+        changed = text.replace(old.encode(), new.encode())
+        assert changed != text
+        (saved / "state.json").write_bytes(changed)
+        entry = {"sha256": hashlib.sha256(changed).hexdigest(), "bytes": len(changed)}
+        _reseal(saved, files={**read_manifest(saved).files, "state.json": entry})
+        verify(saved)
+        for call in (read, read_weights):
+            with pytest.raises(CheckpointError, match=r"state\.json"):
+                call(saved)

@@ -75,6 +75,7 @@ BAD_TREES: dict[str, Any] = {
     "factory that is code": {"$": "defaultdict", "factory": "os.system", "items": []},
     "numpy objects": {"$": "scalar", "dtype": "|O8", "hex": "00" * 8},
     "items that are no list": {"$": "tuple", "items": "abc"},
+    "twin keys": {"$": "dict", "items": [[1, 2], [1, 3]]},
     "unhashable set": {"$": "set", "items": [[1]]},
     "bad base64": {"$": "bytes", "base64": "*"},
     "bad pairs": {"$": "dict", "items": [[1]]},
