@@ -222,7 +222,7 @@ def _scroll(table: Table) -> str:
 def _row(table: Table, row: Sequence[Cell]) -> str:
     cells = []
     for column, value in zip(table.columns, row, strict=True):
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        if type(value) is int or (isinstance(value, float) and math.isfinite(value)):
             share = column in table.bars
             shown = f"{value:.3f}{_bar(value)}" if share else number(value)
             cells.append(f'<td class="number" data-value="{value!r}">{shown}</td>')

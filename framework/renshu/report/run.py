@@ -5,24 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from renshu.cli.yaml_file import read_mapping
 from renshu.errors import ConfigError, DataError
 
+Points = tuple[list[float], list[float]]
+
 COUNTERS = ("epoch", "step", "samples")
 """The first columns of metrics.csv: where in the run a row stands."""
-
-
-@dataclass
-class Series:
-    """One metric over the run: a value wherever one was logged; NaN stays NaN."""
-
-    steps: list[float] = field(default_factory=list)
-    epochs: list[float] = field(default_factory=list)
-    values: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -33,7 +26,7 @@ class Run:
         path: the folder.
         config: config.yaml.
         environment: environment.json.
-        series: the columns of metrics.csv by name.
+        series: the columns of metrics.csv by name: steps and values, where there is one. NaN stays.
         counters: the last row's epoch, step and samples.
         evaluation: evaluation/<split>/metrics.json by split.
         progress: how far the newest checkpoint's run had come, its seconds among it.
@@ -43,7 +36,7 @@ class Run:
     path: Path
     config: dict[str, Any]
     environment: dict[str, Any]
-    series: dict[str, Series]
+    series: dict[str, Points]
     counters: dict[str, float]
     evaluation: dict[str, dict[str, Any]]
     progress: dict[str, Any]
@@ -105,7 +98,7 @@ def _read_mapping(file: Path, problems: list[str], root: Path | None = None) -> 
     try:
         if file.suffix == ".yaml":
             return read_mapping(file)
-        value = json.loads(file.read_text(encoding="utf-8"))
+        value = json.loads(file.read_text(encoding="utf-8"), parse_int=_whole)
     except FileNotFoundError:
         problems.append(f"{name} is missing.")
         return {}
@@ -121,7 +114,12 @@ def _read_mapping(file: Path, problems: list[str], root: Path | None = None) -> 
     return value
 
 
-def _read_metrics(file: Path, problems: list[str]) -> tuple[dict[str, Series], dict[str, float]]:
+def _whole(digits: str) -> float:
+    """An integer; one that no float can hold is infinite."""
+    return int(digits) if len(digits) < 300 else float("inf")
+
+
+def _read_metrics(file: Path, problems: list[str]) -> tuple[dict[str, Points], dict[str, float]]:
     """Every metric's series and the last counters. A last line without its end is not read."""
     try:
         text = file.read_bytes().decode("utf-8", "replace")
@@ -143,10 +141,9 @@ def _read_metrics(file: Path, problems: list[str]) -> tuple[dict[str, Series], d
         counters = {name: values.get(name, float("nan")) for name in COUNTERS}
         for name, value in values.items():
             if name not in COUNTERS:
-                one = series.setdefault(name, Series())
-                one.steps.append(counters["step"])
-                one.epochs.append(counters["epoch"])
-                one.values.append(value)
+                steps, points = series.setdefault(name, ([], []))
+                steps.append(counters["step"])
+                points.append(value)
     if broken:
         problems.append(f"metrics.csv: {broken} broken row(s) left out.")
     return series, counters

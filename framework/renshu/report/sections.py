@@ -14,6 +14,7 @@ from renshu.report.run import Run
 MAX_CHARTS = 12
 RATE = "learning rate"
 LONG_LIST = 12
+DEPTH = 20
 
 _STAGED = re.compile(r"(?P<stage>train|val|valid|validation|test)[_/](?P<what>.+)")
 _RATE = re.compile(r"lr([-_/].*)?|learning_rate.*")
@@ -55,18 +56,13 @@ def curves(run: Run) -> Section:
     groups: dict[str, dict[str, Points]] = {}
     for name, series in run.series.items():
         title, line = _place(name)
-        groups.setdefault(title, {})[line] = (series.steps, series.values)
+        groups.setdefault(title, {})[line] = series
     order = sorted(groups, key=lambda name: (name != "loss", name == RATE, -len(groups[name])))
     charts = [_curve(title, groups[title]) for title in order[:MAX_CHARTS]]
     said = "Values as they were logged, by optimiser step."
     if len(order) > MAX_CHARTS:
         said += f" {len(order) - MAX_CHARTS} more are in metrics.csv."
-    return Section(
-        "Training",
-        charts,
-        lead=said,
-        empty="No value was logged, so there are no curves.",
-    )
+    return Section("Training", charts, said, empty="No value was logged, so there are no curves.")
 
 
 def _curve(name: str, series: dict[str, Points]) -> Chart:
@@ -112,15 +108,13 @@ def timings(run: Run) -> Section:
 def reproduce(run: Run) -> Section:
     """The command that runs this again."""
     recorded = run.environment.get("command")
-    typed = [Text("It was started with:"), Text(str(recorded), code=True)] if recorded else []
-    return Section(
-        "Reproduce",
-        [Text(command(run), code=True), *typed] if run.config else typed,
-        lead="The same configuration and seed, on the same data, in a new run."
-        if run.config
-        else "",
-        empty="config.yaml is missing, so no command can be named.",
-    )
+    parts = []
+    if run.config:
+        again = "The same configuration and seed, on the same data, in a new run:"
+        parts += [Text(again), Text(command(run), code=True)]
+    if recorded:
+        parts += [Text("It was started with:"), Text(str(recorded), code=True)]
+    return Section("Reproduce", parts, empty="Nothing in the run folder names a command.")
 
 
 def command(run: Run) -> str:
@@ -131,12 +125,10 @@ def command(run: Run) -> str:
 def data(run: Run) -> Section:
     """What identifies each part of the data."""
     parts = run.environment.get("fingerprint")
-    known = (
-        {k: v for k, v in parts.items() if isinstance(v, dict)} if isinstance(parts, dict) else {}
-    )
-    rows: list[list[Cell]] = [
+    rows = [
         [name, part.get("files"), part.get("bytes"), str(part.get("sha256", "–"))]
-        for name, part in known.items()
+        for name, part in (parts.items() if isinstance(parts, dict) else ())
+        if isinstance(part, dict)
     ]
     table = Table("Parts of the data", ["part", "files", "bytes", "SHA-256"], rows)
     return Section(
@@ -151,27 +143,28 @@ def data(run: Run) -> Section:
 def settings(run: Run) -> Section:
     """Configuration and environment, every value by its key."""
     environment = {k: v for k, v in run.environment.items() if k not in ("command", "fingerprint")}
+    parts = {"Configuration": run.config, "Environment": environment}
     tables = [
-        Table(caption, ["key", "value"], rows, folded=True)
-        for caption, rows in (
-            ("Configuration", list(flat(run.config))),
-            ("Environment", list(flat(environment))),
-        )
-        if rows
+        Table(caption, ["key", "value"], list(flat(tree)), folded=True)
+        for caption, tree in parts.items()
+        if tree
     ]
     return Section("Settings", tables, card=True)
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Cell]]:
-    """Rows of dotted key and value. Long lists are counted, not written."""
+    """Rows of dotted key and value. Long lists and what lies deep are counted, not written."""
     for key, value in tree.items():
         name = f"{prefix}{key}"
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict) and value and prefix.count(".") < DEPTH:
             yield from flat(value, f"{name}.")
-        elif isinstance(value, list):
-            short = len(value) <= LONG_LIST and not any(isinstance(v, dict | list) for v in value)
-            yield name, ", ".join(map(str, value)) if short else f"{len(value)} values"
-        elif isinstance(value, dict):
-            yield name, None
+        elif isinstance(value, list) and len(value) <= LONG_LIST and _plain(value):
+            yield name, ", ".join(map(str, value))
+        elif isinstance(value, dict | list):
+            yield name, f"{len(value)} values"
         else:
             yield name, value if value is None or isinstance(value, bool) else str(value)
+
+
+def _plain(values: list[Any]) -> bool:
+    return not any(isinstance(value, dict | list) for value in values)

@@ -84,7 +84,7 @@ def test_training_and_validation_share_a_chart_and_the_learning_rate_has_its_own
     names = [[trace["name"] for trace in figure["data"]] for figure in figures[:3]]
     assert names == [["train (step)", "val"], ["train", "val"], ["lr-Adam"]]
     run = read_run(digits)
-    assert figures[0]["data"][1]["y"] == run.series["val_loss"].values
+    assert figures[0]["data"][1]["y"] == run.series["val_loss"][1]
 
 
 def test_calibration_error_of_the_diagram_is_that_of_the_metrics(digits: Path) -> None:
@@ -186,6 +186,8 @@ def test_a_folder_that_is_no_run_is_refused_with_its_name(tmp_path: Path) -> Non
         ("cut environment.json", "environment.json cannot be read"),
         ("put environment.json [1, 2]", "environment.json holds a list"),
         ("put environment.json " + "[" * 10_000, "environment.json cannot be read"),
+        ("put environment.json " + '{"a":' * 500 + "1" + "}" * 500, "1 values"),
+        ("put evaluation/test/metrics.json {" + '"huge": 1' + "0" * 2000 + "}", "inf"),
         ("put config.yaml a: &a [1]\nb: *a", "aliases"),
         ("put config.yaml a: !!python/object/apply:os.system [ls]", "is not read"),
         ("put config.yaml task: unknown", "there is no task 'unknown'"),
@@ -211,8 +213,7 @@ def test_a_half_written_row_is_not_read(tmp_path: Path) -> None:
         "epoch,step,samples,train_loss\n0,0,8,2.5\n0,1,16,oops\n0,2,24\n0,3,32,1.5\n0,4,40,1.2"
     )
     run = read_run(tmp_path)
-    assert run.series["train_loss"].steps == [0, 3]
-    assert run.series["train_loss"].values == [2.5, 1.5]
+    assert run.series["train_loss"] == ([0, 3], [2.5, 1.5])
     assert "metrics.csv: 2 broken row(s) left out." in run.problems
 
 
