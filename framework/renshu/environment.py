@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -32,6 +33,16 @@ PACKAGES = (
     "pillow",
 )
 """Packages whose version is recorded if they are installed."""
+
+_EXACT = (
+    "packages.torch",
+    "platform.system",
+    "cpu.machine",
+    "cpu.capability",
+    "threads.torch",
+    "devices",
+)
+"""What must be the same for a continued run to be bit-equal to an uninterrupted one."""
 
 _FLAGS = re.compile(r"avx.*|amx.*|fma|f16c|sse4_2|asimd.*|neon|sve.*|bf16")
 _SECRET = re.compile(r"(?i)token|secret|passw|credential|(api|access|private)[_-]?key")
@@ -97,22 +108,10 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         new: what it says now.
 
     Returns:
-        One line a difference, such as `"torch: 2.9.1 then, 2.14.1 now"`; [] if there is none.
+        One line a difference, such as `"packages.torch: 2.9.1 then, 2.14.1 now"`.
     """
-    keys = {
-        "torch": ("packages", "torch"),
-        "machine": ("cpu", "machine"),
-        "processor capability": ("cpu", "capability"),
-        "operating system": ("platform", "system"),
-        "threads": ("threads", "torch"),
-        "devices": ("devices",),
-    }
-    found = []
-    for name, path in keys.items():
-        then, now = _dig(old, path), _dig(new, path)
-        if then is not None and then != now:
-            found.append(f"{name}: {_short(then)} then, {_short(now)} now")
-    return found
+    changed = _differences(old, new)
+    return [changed[key] for key in _EXACT if key in changed and key in _leaves(old)]
 
 
 def check_fingerprint(
@@ -124,14 +123,7 @@ def check_fingerprint(
     """
     if allow or not old or not new:
         return
-    # Through JSON, since one side was read from a file: tuples are lists there.
-    then, now = _leaves(old), _leaves(json.loads(json.dumps(new)))
-    changed = [
-        f"{key}: {_short(then.get(key))} then, {_short(now.get(key))} now"
-        for key in sorted(then.keys() | now.keys())
-        if then.get(key) != now.get(key)
-    ]
-    if changed:
+    if changed := list(_differences(old, new).values()):
         raise DataError(
             "the data are not those that the run was trained on",
             where="; ".join(changed[:12]),
@@ -171,10 +163,8 @@ def packages() -> dict[str, str]:
     """Versions of the installed packages that matter."""
     found = {}
     for name in PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return found
 
 
@@ -218,18 +208,11 @@ def devices() -> list[dict[str, Any]]:
     import torch
 
     found: list[dict[str, Any]] = []
-    if torch.cuda.is_available():
-        for index in range(torch.cuda.device_count()):
-            properties = torch.cuda.get_device_properties(index)
-            memory = round(properties.total_memory / 2**30, 1)
-            found.append(
-                {
-                    "kind": "cuda",
-                    "name": properties.name,
-                    "memory_gib": memory,
-                    "bf16": properties.major >= 8,
-                }
-            )
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        about = torch.cuda.get_device_properties(index)
+        memory = round(about.total_memory / 2**30, 1)
+        bf16 = about.major >= 8  # Ampere is the first with bfloat16 units
+        found.append({"kind": "cuda", "name": about.name, "memory_gib": memory, "bf16": bf16})
     if torch.backends.mps.is_available():
         found.append({"kind": "mps", "name": "Apple GPU"})
     return found
@@ -254,6 +237,17 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
+    """Dotted key → what was and what is, wherever that differs."""
+    # Through JSON, since one side was read from a file: tuples are lists there.
+    then, now = _leaves(old), _leaves(json.loads(json.dumps(new)))
+    return {
+        key: f"{key}: {_short(then.get(key))} then, {_short(now.get(key))} now"
+        for key in sorted(then.keys() | now.keys())
+        if then.get(key) != now.get(key)
+    }
+
+
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Dotted key → value of everything in a nested mapping."""
     found: dict[str, Any] = {}
@@ -261,13 +255,6 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         inner = isinstance(value, Mapping) and bool(value)
         found |= _leaves(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
     return found
-
-
-def _dig(tree: Mapping[str, Any], path: Sequence[str]) -> Any:
-    value: Any = tree
-    for key in path:
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return value
 
 
 def _short(value: Any) -> str:

@@ -111,8 +111,9 @@ def test_what_keeps_a_resume_from_being_bit_equal_is_named():
     old["cpu"]["machine"] = "riscv"
     old["time"] = old["python"] = old["command"] = "another"
     found = environment.compare(old, now)
-    assert [line.partition(":")[0] for line in found] == ["torch", "machine", "threads"]
-    assert found[0] == f"torch: 2.9.0 then, {now['packages']['torch']} now"
+    keys = [line.partition(":")[0] for line in found]
+    assert keys == ["packages.torch", "cpu.machine", "threads.torch"]
+    assert found[0] == f"packages.torch: 2.9.0 then, {now['packages']['torch']} now"
 
 
 def test_changed_data_are_refused_with_what_differs():

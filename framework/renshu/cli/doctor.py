@@ -10,6 +10,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, distribution, entry_points, requires, version
 from pathlib import Path
@@ -43,6 +44,11 @@ class Check:
     status: Status
     found: str
     mend: str | None = None
+
+
+def _check(name: str, fine: bool, found: str, mend: str, otherwise: Status = "broken") -> Check:
+    """A check that says how to mend it only if it is not fine."""
+    return Check(name, "ok" if fine else otherwise, found, None if fine else mend)
 
 
 def run(arguments: Sequence[str], session: Session) -> int:
@@ -99,16 +105,13 @@ def _installed(requirement: Requirement) -> tuple[str, bool]:
 
 
 def _core() -> Iterator[Check]:
-    fine = sys.version_info >= (3, 11)
     found = f"{platform.python_version()} ({sys.executable}), {platform.platform()}"
-    yield Check(
-        "python", "ok" if fine else "broken", found, None if fine else "Python 3.11 or newer"
-    )
+    yield _check("python", sys.version_info >= (3, 11), found, "Python 3.11 or newer")
     yield Check("renshu", "ok", version("renshu"))
     for wanted in _requirements("renshu"):
         found, fits = _installed(wanted)
-        mend = None if fits else f'pip install "{wanted.name}{wanted.specifier}"'
-        yield Check(wanted.name, "ok" if fits else "broken", found, mend)
+        mend = f'pip install "{wanted.name}{wanted.specifier}"'
+        yield _check(wanted.name, fits, found, mend)
 
 
 def _torch() -> Iterator[Check]:
@@ -127,14 +130,12 @@ def _torch() -> Iterator[Check]:
     yield Check("cpu", "ok", f"{found}, {torch.get_num_threads()} threads")
     devices = environment.devices()
     for device in devices:
-        memory = f", {device['memory_gib']} GiB" if "memory_gib" in device else ""
-        bf16 = ", bf16" if device.get("bf16") else ""
-        yield Check("device", "ok", f"{device['kind']}: {device['name']}{memory}{bf16}")
-    if not devices and Path("/proc/driver/nvidia").exists():
-        said = f"an NVIDIA driver is here, and torch {torch.__version__} does not see a device"
-        yield Check("device", "note", said, "install the CUDA build of torch: pytorch.org")
-    elif not devices:
-        yield Check("device", "ok", "CPU only")
+        yield Check("device", "ok", ", ".join(f"{key} {value}" for key, value in device.items()))
+    if not devices:
+        driver = Path("/proc/driver/nvidia").exists()
+        said = "an NVIDIA driver is here, and torch sees no device" if driver else "CPU only"
+        mend = "install the CUDA build of torch: pytorch.org"
+        yield _check("device", not driver, said, mend, "note")
 
 
 def _compatibility() -> Iterator[Check]:
@@ -158,8 +159,7 @@ def _extras() -> Iterator[Check]:
     for extra in _extra_names():
         missing = [r.name for r in _requirements("renshu", extra) if not _installed(r)[1]]
         found = f"without {', '.join(missing)}" if missing else "installed"
-        mend = f'pip install "renshu[{extra}]"' if missing else None
-        yield Check(f"[{extra}]", "note" if missing else "ok", found, mend)
+        yield _check(f"[{extra}]", not missing, found, f'pip install "renshu[{extra}]"', "note")
 
 
 def _tasks() -> Iterator[Check]:
@@ -184,12 +184,13 @@ def _places() -> Iterator[Check]:
         mend = "work in a folder of your own, or give --trainer.default_root_dir"
         yield Check("write permission", "broken", f"{here}: {error.strerror}", mend)
     free = shutil.disk_usage(here).free
-    mend = "free 1 GiB, or give --trainer.default_root_dir" if free < _LEAST_DISK else None
-    yield Check("disk", "broken" if mend else "ok", f"{free / 2**30:.1f} GiB free", mend)
-    shm = Path("/dev/shm")
-    if shm.is_dir() and (size := shutil.disk_usage(shm).free) < _LEAST_SHM:
+    mend = "free 1 GiB, or give --trainer.default_root_dir"
+    yield _check("disk", free >= _LEAST_DISK, f"{free / 2**30:.1f} GiB free", mend)
+    if Path("/dev/shm").is_dir():
+        size = shutil.disk_usage("/dev/shm").free
         mend = "--data.num_workers 0, or docker run --shm-size 1g"
-        yield Check("shared memory", "note", f"{size / 2**20:.0f} MiB for loader workers", mend)
+        found = f"{size / 2**20:.0f} MiB for loader workers"
+        yield _check("shared memory", size >= _LEAST_SHM, found, mend, "note")
 
 
 def _notebook() -> Iterator[Check]:
@@ -200,24 +201,17 @@ def _notebook() -> Iterator[Check]:
     except PackageNotFoundError:
         yield Check("notebook", "note", "no ipykernel", f"pip install ipykernel && {mend}")
         return
-    programs = [_program(file) for file in _kernel_files()]
+    programs = sorted(_kernels())
     # A kernel inside the environment may say only "python".
-    if any(program == "python" or Path(program) == Path(sys.executable) for program in programs):
-        yield Check("notebook", "ok", f"{found}, a kernel runs this Python")
-    else:
-        others = ", ".join(sorted(programs)) or "none"
-        yield Check("notebook", "note", f"{found}, kernels run other Pythons: {others}", mend)
+    fine = any(program == "python" or Path(program) == Path(sys.executable) for program in programs)
+    said = f"{found}, kernels run {', '.join(programs) or 'nothing yet'}"
+    yield _check("notebook", fine, said, mend, "note")
 
 
-def _kernel_files() -> Iterator[Path]:
+def _kernels() -> Iterator[str]:
+    """The programs that the notebook kernels here start."""
     home = os.environ.get("JUPYTER_DATA_DIR", "~/.local/share/jupyter")
     for folder in (f"{sys.prefix}/share/jupyter", home, "~/Library/Jupyter"):
-        yield from (Path(folder).expanduser() / "kernels").glob("*/kernel.json")
-
-
-def _program(file: Path) -> str:
-    """The program that a kernel starts."""
-    try:
-        return str(json.loads(file.read_text(encoding="utf-8"))["argv"][0])
-    except (OSError, ValueError, LookupError, TypeError):
-        return f"{file} cannot be read"
+        for file in (Path(folder).expanduser() / "kernels").glob("*/kernel.json"):
+            with suppress(OSError, ValueError, LookupError, TypeError):  # somebody else's file
+                yield str(json.loads(file.read_text(encoding="utf-8"))["argv"][0])

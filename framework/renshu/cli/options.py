@@ -104,18 +104,6 @@ def flatten(
     return flat
 
 
-def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted keys as nested mappings."""
-    nested: dict[str, Any] = {}
-    for key, value in flat.items():
-        *parents, last = key.split(".")
-        place = nested
-        for parent in parents:
-            place = place.setdefault(parent, {})
-        place[last] = value
-    return nested
-
-
 def build(task: Task, values: Mapping[str, Any]) -> Any:
     """The task's options from dotted keys; their own checks raise ConfigError."""
     return _replace(task.options(), "", values)

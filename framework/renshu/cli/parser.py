@@ -73,17 +73,18 @@ def parse_train(arguments: Sequence[str]) -> Request:
     where = early.config
     try:
         # The file by itself first: what is wrong in it is said even where a flag covers it.
-        base = parser.parse_object(opts.nest(given), env=False)
+        base = parser.parse_object(given, env=False)
         where = None
         found = parser.parse_args(rest, namespace=base, env=False)
     except jsonargparse.ArgumentError as error:
         raise _explain(str(error), options, where) from error
     values = {key: found[key] for key in options}
+    sections = {name: found[name].as_dict() for name in (*opts.SECTIONS, "trainer")}
     return Request(
         task=task,
         options=opts.build(task, values),
         trainer={key[8:]: values[key] for key in options if key.startswith("trainer.")},
-        config={"task": task.name, "preset": preset} | opts.nest(values),
+        config={"task": task.name, "preset": preset} | sections,
         ckpt_path=found["ckpt_path"],
         print_config=found["print_config"],
         allow_changed_data=found["allow_changed_data"],
