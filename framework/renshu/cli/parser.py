@@ -127,11 +127,9 @@ def _word(key: str, early: argparse.Namespace, file: dict[str, Any]) -> Any:
 def _preset(task: Task, name: str | None) -> Mapping[str, Any]:
     if name is None or name in task.presets:
         return task.presets[name] if name else {}
-    raise ConfigError(
-        f"{task.name} has no preset {name!r}",
-        allowed=", ".join(task.presets) or "none",
-        mend=near(name, task.presets),
-    )
+    names = ", ".join(task.presets) or "none"
+    said = f"{task.name} has no preset {name!r}"
+    raise ConfigError(said, allowed=names, mend=near(name, task.presets))
 
 
 def _parser(task: Task, options: Mapping[str, opts.Option]) -> jsonargparse.ArgumentParser:

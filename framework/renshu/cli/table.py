@@ -33,11 +33,8 @@ def write_table(path: Path) -> Iterator[Callable[[Mapping[str, Any]], None]]:
                     columns.extend(row)
                     writer.writerow(map(_cell, columns))
                 if row.keys() != set(columns):
-                    raise DataError(
-                        "a row has other columns than the first",
-                        where=", ".join(row),
-                        allowed=", ".join(columns),
-                    )
+                    said = "a row has other columns than the first"
+                    raise DataError(said, where=", ".join(row), allowed=", ".join(columns))
                 writer.writerow([_cell(row[name]) for name in columns])
 
             yield write

@@ -1,4 +1,17 @@
-"""`renshu train`: options, data, model, training, what is chosen after it, report."""
+"""usage: renshu train TASK [--config FILE] [--preset NAME] [options]
+
+Train a task's model. Without --data.path it trains on embedded real data. Tasks:
+
+  {tasks}
+
+  --config FILE        YAML file with any of the options; a run's config.yaml runs again unchanged
+  --preset NAME        named set of values
+  --ckpt_path WHERE    continue from last, best or a path (last needs --trainer.run NAME)
+  --print_config       print all values as YAML and stop
+
+A flag wins over the file, the file over the preset, the preset over the defaults.
+renshu train TASK --help shows all options of a task.
+"""
 
 from __future__ import annotations
 
@@ -10,25 +23,11 @@ from renshu.cli.parser import parse_train, task_names
 if TYPE_CHECKING:
     from renshu.cli.main import Session
 
-HELP = """usage: renshu train TASK [--config FILE] [--preset NAME] [options]
-
-Train a task's model. Without --data.path it trains on embedded real data.
-
-  {tasks}
-
-  --config FILE        YAML file with any of the options; a run's config.yaml runs again unchanged
-  --preset NAME        named set of values
-  --ckpt_path WHERE    continue from last, best or a path (last and best need --trainer.run NAME)
-  --print_config       print all values as YAML and stop
-
-A flag wins over the file, the file over the preset, the preset over the defaults.
-renshu train TASK --help shows all options of a task."""
-
 
 def run(arguments: Sequence[str], session: Session) -> int:
     """Train as the arguments say; returns the exit code."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(HELP.format(tasks="\n  ".join(task_names()) or "no task is installed"))
+        print((__doc__ or "").format(tasks="\n  ".join(task_names()) or "none is installed"))
         return 0
     request = parse_train(arguments)
     if request.print_config:

@@ -58,11 +58,8 @@ class Trained:
 def add_run(parser: argparse.ArgumentParser) -> None:
     """The arguments that say which run and which of its weights."""
     parser.add_argument("run", metavar="RUN", help="folder of a run, or its name below runs/")
-    parser.add_argument(
-        "--ckpt_path",
-        default="best",
-        help="best: the finished model (default); last: the newest checkpoint; or a path",
-    )
+    weights = "best: the finished model (default); last: the newest checkpoint; or a path"
+    parser.add_argument("--ckpt_path", default="best", help=weights)
 
 
 def find(run: str, ckpt_path: str, changes: Sequence[str] = ()) -> Trained:
@@ -95,11 +92,8 @@ def _checkpoint(folder: Path, word: str) -> Path:
         assert found is not None, "only the word 'last' may find nothing"
         return found
     if not (model / "manifest.json").is_file():
-        raise ConfigError(
-            "the run is not finished, so it has no chosen model yet",
-            where=folder,
-            mend="--ckpt_path last uses the newest checkpoint",
-        )
+        said = "the run is not finished, so it has no chosen model yet"
+        raise ConfigError(said, where=folder, mend="--ckpt_path last: the newest checkpoint")
     return model
 
 

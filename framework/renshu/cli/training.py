@@ -38,12 +38,12 @@ class Result:
         """What is where, the main figures, and what to type next."""
         if self.run_dir is None:
             return ["done; nothing was written"]
-        config = self.run_dir / "config.yaml"
+        run_dir = shlex.quote(str(self.run_dir))
         rows = [("test", f"{name} {value}") for name, value in self.figures.items()] + [
             ("model", self.run_dir / trained.MODEL),
             ("report", self.report or "none"),
-            ("measure", shlex.join(["renshu", "evaluate", str(self.run_dir)])),
-            ("repeat", shlex.join(["renshu", "train", "--config", str(config)])),
+            ("measure", f"renshu evaluate {run_dir}"),
+            ("repeat", f"renshu train --config {run_dir}/config.yaml"),
             ("go on", f"{resume_command(self.run_dir)} --trainer.max_epochs N"),
         ]
         return [f"{label:<8} {text}" for label, text in rows]
@@ -106,10 +106,8 @@ def load_part(request: Request, part: str) -> Any:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in ("renshu", "renshu_tasks"):
             raise
-        raise ConfigError(
-            f"{task.name} needs the package {error.name!r}, which is not installed",
-            mend=f'pip install "renshu[{task.extra}]"',
-        ) from error
+        said = f"{task.name} needs the package {error.name!r}, which is not installed"
+        raise ConfigError(said, mend=f'pip install "renshu[{task.extra}]"') from error
 
 
 def write_report(run_dir: Path) -> Path | None:
@@ -125,9 +123,8 @@ def write_report(run_dir: Path) -> Path | None:
 
 def resume_command(run_dir: Path) -> str:
     """The command that continues a run; can be pasted into a shell."""
-    words = ["renshu", "train", "--config", str(run_dir / "config.yaml")]
-    words += ["--trainer.run", run_dir.name, "--ckpt_path", "last"]
-    return shlex.join(words)
+    config = shlex.quote(str(run_dir / "config.yaml"))
+    return f"renshu train --config {config} --trainer.run {run_dir.name} --ckpt_path last"
 
 
 def _old_run(request: Request) -> Path | None:
