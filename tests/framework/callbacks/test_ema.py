@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -176,3 +178,33 @@ def test_wrong_arguments_are_refused() -> None:
         EMA(1.5)
     with pytest.raises(ConfigError, match="update_every_n_steps"):
         EMA(update_every_n_steps=0)
+
+
+@pytest.mark.parametrize("where", ["training", "validation"])
+def test_ctrl_c_anywhere_resumes_bit_equal(tmp_path: Path, where: str) -> None:
+    """In a validation the average is in the module when the signal comes."""
+
+    class Interrupted(tiny.Tiny):
+        def press(self, stage: str) -> None:
+            if stage == where and self.current_epoch == 1:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            self.press("training")
+            return super().training_step(batch, batch_idx)
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self.press("validation")
+            super().validation_step(batch, batch_idx)
+
+    def fit(folder: str, module: tiny.Tiny, ckpt_path: str | None = None) -> Any:
+        trainer = tiny.trainer(tmp_path / folder, EMA(0.9), max_epochs=3)
+        trainer.fit(module, tiny.loader(), tiny.loader(), ckpt_path=ckpt_path)
+        return trainer
+
+    whole, resumed = tiny.Tiny(), tiny.Tiny()
+    fit("whole", whole)
+    stopped = fit("killed", Interrupted())
+    assert stopped.interrupted and stopped.global_step < 12
+    fit("killed", resumed, "last")
+    assert same(copied(resumed), copied(whole))
