@@ -223,7 +223,7 @@ def measure(quick: bool) -> Iterable[_table.Row]:
     data = ImageData.from_folder(FOLDER, val_share=0.1, batch_size=BATCH)
     if quick:
         yield _table.stored(__file__, ACCURACY, "share")
-        yield _speed(data, _train(data, epochs=5, limit=16)[1], 16 * BATCH)
+        yield _speed(data, _train(data, epochs=5, limit=12)[1], 12 * BATCH)
         return
     _, trial = _train(data, epochs=2)
     epochs = int(BUDGET / max(trial.theirs[1], trial.ours[1]))
