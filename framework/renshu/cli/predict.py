@@ -27,17 +27,15 @@ def run(arguments: Sequence[str], session: Session) -> int:
     _check_paths(asked.files, asked.out)
     found = trained.find(asked.run, asked.ckpt_path, changes)
 
-    from renshu.cli.table import write_table
+    from renshu.cli.table import TableWriter
     from renshu.cli.training import load_part
 
     predict = load_part(found.request, "predict")
     module = found.place(found.module_class().load_from_checkpoint(found.checkpoint)).eval()
-    rows = 0
-    with write_table(asked.out) as write:
+    with TableWriter(asked.out) as table:
         for row in predict(module, [Path(name) for name in asked.files], found.request.options):
-            write(row)
-            rows += 1
-    print(f"{rows} rows in {asked.out}")
+            table.write(row)
+    print(f"{table.rows} rows in {asked.out}")
     return 0
 
 

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from renshu.cli.table import read_table, write_table
+from renshu.cli.table import TableWriter, read_table
 from renshu.errors import DataError
 
 
 def write(path: Path, *rows: dict[str, object]) -> list[list[str]]:
-    with write_table(path) as write_row:
+    with TableWriter(path) as table:
         for row in rows:
-            write_row(row)
+            table.write(row)
     with path.open(newline="") as file:
         return list(csv.reader(file))
 
@@ -47,17 +47,17 @@ def test_any_text_is_read_back(rows: list[dict[str, object]]):
 def test_a_failure_leaves_the_old_table_and_no_rest(tmp_path: Path):
     target = tmp_path / "t.csv"
     target.write_text("old")
-    with pytest.raises(ZeroDivisionError), write_table(target) as write_row:
-        write_row({"a": 1})
+    with pytest.raises(ZeroDivisionError), TableWriter(target) as table:
+        table.write({"a": 1})
         raise ZeroDivisionError
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
 
 
 def test_a_row_with_other_columns_is_refused():
-    with pytest.raises(DataError, match="other columns"), write_table(Path("t.csv")) as write_row:
-        write_row({"a": 1})
-        write_row({"b": 1})
+    with pytest.raises(DataError, match="row 2"), TableWriter(Path("t.csv")) as table:
+        table.write({"a": 1})
+        table.write({"b": 1})
     assert not Path("t.csv").exists()
 
 
@@ -65,9 +65,9 @@ def test_a_row_with_other_columns_is_refused():
 def test_memory_does_not_grow_with_the_rows():
     def peak(rows: int) -> int:
         tracemalloc.start()
-        with write_table(Path("t.csv")) as write_row:
+        with TableWriter(Path("t.csv")) as table:
             for number in range(rows):
-                write_row({"id": f"file {number}", "value": number / 7})
+                table.write({"id": f"file {number}", "value": number / 7})
         size = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return size
