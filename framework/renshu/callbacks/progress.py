@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from renshu.trainer import Trainer
 
 _SECONDS_LIVE = 0.2
-_BAR = 24
+_BAR = 16
+_LOSSES = {"train_loss", "train/loss", "train_loss_step", "loss_step"}
+"""Under these names the module shows the loss itself."""
 
 
 @dataclass
@@ -37,7 +39,7 @@ class View:
     left: float | None = None
 
     def line(self) -> str:
-        """For people: `epoch 2/10 ━━━━──── 120/400 loss 0.123 1,234 samples/s 0:12 left`."""
+        """For people: `epoch 2/10 ━━━━──── 120/400 0:12 left 1,234 samples/s loss 0.123`."""
         epochs = "" if self.epochs is None else f"/{self.epochs}"
         parts = [f"epoch {self.epoch + 1}{epochs}"] if self.stage == "train" else [self.stage]
         if math.isfinite(self.total) and self.total > 0:
@@ -45,11 +47,11 @@ class View:
             parts += ["━" * filled + "─" * (_BAR - filled), f"{self.done}/{self.total:.0f}"]
         else:
             parts.append(f"batch {self.done}")
-        parts += [f"{name} {value:.4g}" for name, value in self.values.items()]
-        if self.rate is not None:
-            parts.append(f"{self.rate:,.0f} samples/s")
         if self.left is not None:
             parts.append(f"{_clock(self.left)} left")
+        if self.rate is not None:
+            parts.append(f"{self.rate:,.0f} samples/s")
+        parts += [f"{name} {value:.4g}" for name, value in self.values.items()]
         return "  ".join(parts)
 
     def record(self) -> str:
@@ -116,7 +118,7 @@ class ProgressBar(Callback):
         if not math.isfinite(batches) and trainer.max_steps > 0:
             view.done, view.total = progress.step, trainer.max_steps
         tensors = dict(trainer.progress_bar_metrics)
-        if trainer.last_loss is not None:
+        if trainer.last_loss is not None and not _LOSSES & tensors.keys():
             tensors = {"loss": trainer.last_loss, **tensors}
         view.values = dict(zip(tensors, to_host(tensors.values()), strict=True))
         view.rate = self._rate
