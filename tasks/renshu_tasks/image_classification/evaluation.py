@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from renshu.cli.table import write_table
+from renshu.cli.table import TableWriter
 from renshu_tasks.image_classification import augment, calibration, gradcam, metrics, models
 
 if TYPE_CHECKING:
@@ -106,9 +106,9 @@ def evaluate(module: ImageClassifier, data: ImageData, split: str, run_dir: Path
         write_json(folder / "confusion.json", {"classes": module.classes, "rows": counts.tolist()})
     ids = [data.records.ids[row] for row in outcome.index.tolist()]
     rows = prediction_rows(module, ids, probabilities, predicted, outcome.labels)
-    with write_table(folder / "predictions.csv") as write:
+    with TableWriter(folder / "predictions.csv") as table:
         for row in rows:
-            write(row)
+            table.write(row)
     arrays = {
         "probabilities": probabilities.contiguous(),
         "logits": outcome.logits,
