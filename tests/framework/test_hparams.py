@@ -50,7 +50,7 @@ def test_what_cannot_be_saved_is_refused_by_name_when_the_module_is_made() -> No
             super().__init__()
             self.save_hyperparameters()
 
-    with pytest.raises(ConfigError, match="hyper-parameter 'loss'|hyper-parameter loss") as caught:
+    with pytest.raises(ConfigError, match=r"hyper-parameter .*loss") as caught:
         Holds(loss=lambda x: x)
     assert "ignore=['loss']" in str(caught.value)
     with pytest.raises(ConfigError, match="takes 8,0"):
@@ -69,7 +69,7 @@ def test_a_module_among_the_arguments_is_left_out_with_one_message_and_named_at_
 
     with pytest.warns(UserWarning, match="backbone is an nn.Module"):
         path = saved(Wraps(nn.Sequential(nn.Linear(64, 10))))
-    with pytest.raises(ConfigError, match="needs arguments .* backbone"):
+    with pytest.raises(ConfigError, match=r"needs arguments .* backbone"):
         Wraps.load_from_checkpoint(path)
     with pytest.warns(UserWarning, match="backbone is an nn.Module"):
         again = Wraps.load_from_checkpoint(path, backbone=nn.Sequential(nn.Linear(64, 10)))
