@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 import renshu
+from renshu.callbacks import ModelCheckpoint
 
 Fit = Callable[..., Any]
 
@@ -93,7 +94,7 @@ class Net(renshu.Module):
         return loss
 
     def configure_optimizers(self) -> Any:
-        return torch.optim.SGD(self.parameters(), lr=0.01, momentum=0.9)
+        return torch.optim.SGD(self.parameters(), lr=0.002, momentum=0.9)
 
 
 class Validated(Net):
@@ -134,7 +135,10 @@ def fit(
         "max_epochs": 4, "seed": 5, "enable_progress_bar": False, "enable_model_summary": False,
         "logger": False, "run": "r", "num_sanity_val_steps": 2,
     }  # fmt: skip
-    trainer = renshu.Trainer(**{**defaults, **options}, callbacks=callbacks())
+    found = callbacks()
+    if not any(isinstance(callback, ModelCheckpoint) for callback in found):
+        found = [*found, ModelCheckpoint(save_top_k=0)]
+    trainer = renshu.Trainer(**{**defaults, **options}, callbacks=found)
     net = module()
     data = {"datamodule": datamodule()} if datamodule else {"train_dataloaders": loader()}
     if val is not None:

@@ -239,7 +239,7 @@ class IterableFeed(Feed):
             )
         while item is not None:
             batches += 1
-            state = self._state(batches)
+            state = self._state(batches, _has_ended(source))
             following = None if batches == self.limit else self._pull(source)
             self.last = following is None
             self._taken.append(state)
@@ -292,7 +292,7 @@ class IterableFeed(Feed):
         source = self._open(epoch)
         self.isolation.load(entry["random"])
         set_private_states(self.owner, entry["private"])
-        return source
+        return iter(()) if entry["ended"] else source
 
     def _pull(self, source: Iterator[Any]) -> Item | None:
         with self.isolation:
@@ -302,8 +302,8 @@ class IterableFeed(Feed):
         self._total += 1
         return (item[1], item[0]) if self._wrapped is not None else (item, None)
 
-    def _state(self, batches: int) -> dict[str, Any]:
-        state = {"batches": batches, "total": self._total}
+    def _state(self, batches: int, ended: bool) -> dict[str, Any]:
+        state = {"batches": batches, "total": self._total, "ended": ended}
         if not self._stateful:
             return state
         random, private = self.isolation.dump(), private_states(self.owner)
@@ -499,6 +499,11 @@ def _reads_batches(dataset: Any) -> bool:
     if isinstance(dataset, Subset):
         return _reads_batches(dataset.dataset)
     return callable(getattr(dataset, "__getitems__", None))
+
+
+def _has_ended(source: Any) -> bool:
+    """Whether a DataLoader's iterator has seen the end of its data set, as a short batch shows."""
+    return getattr(getattr(source, "_dataset_fetcher", None), "ended", False)
 
 
 def _seen(dataset: Any) -> list[Any]:

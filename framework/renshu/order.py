@@ -71,7 +71,8 @@ class PlainOrder:
             and not sampler.replacement
             and sampler._num_samples is None
         )
-        return plain and (loader.batch_size is None or type(loader.batch_sampler) is BatchSampler)
+        given = loader.batch_size is None and loader.batch_sampler is not None
+        return plain and not given
 
     @property
     def length(self) -> int:
@@ -164,17 +165,25 @@ class SamplerOrder:
             self._finish(resume)
             resume = {}
         source = self._start(epoch, position, resume)
-        while items := self._next(source, self.size):
+        while items := self._next(source, wanted := self._wanted(position)):
             if self.drop_last and len(items) < self.size:
                 break
             indices = items[0] if self.gives_batches else items
             tag = Tag(epoch, position, 1, indices, self.single)
             position += len(indices)
-            state = None if self.stateful is None else self.stateful.state_dict()
-            self._drawn.append(
-                {"position": position, "digest": self._digest.hexdigest(), "sampler": state}
-            )
+            self._drawn.append(self._entry(position, ended=len(items) < wanted))
             yield tag
+
+    def _wanted(self, position: int) -> int:
+        """Items of the next batch; no more than there are, since that would end a `stateful`."""
+        if self.stateful is None or self.gives_batches or self.length is None:
+            return self.size
+        return min(self.size, max(len(self.source) - position, 1))
+
+    def _entry(self, position: int, ended: bool) -> dict[str, Any]:
+        """What a resume after this batch needs."""
+        entry = {"position": position, "ended": ended, "digest": self._digest.hexdigest()}
+        return entry if self.stateful is None else {**entry, "sampler": self.stateful.state_dict()}
 
     def _finish(self, resume: dict[str, Any]) -> None:
         """Let a fresh sampler end the epoch before, as it did in the run that is resumed."""
@@ -197,7 +206,8 @@ class SamplerOrder:
         found = [entry for entry in resume.get("taken", ()) if entry["position"] == position]
         if self.stateful is not None and found:
             self.stateful.load_state_dict(found[0]["sampler"])
-            return self._iterate()
+            source = self._iterate()
+            return iter(()) if found[0]["ended"] else source
         source = self._iterate()
         self._skip(source, position)
         if (

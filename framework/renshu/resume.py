@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,10 +16,12 @@ from renshu.checkpoints.restore import (
 )
 from renshu.errors import CheckpointError
 from renshu.intervals import Progress
+from renshu.messages import say
 from renshu.optim import parameters
 from renshu.plan import Plan, Window
 from renshu.results import load_metric_states, metric_states
-from renshu.seeds import random_state, set_random_state
+from renshu.runs import run_of
+from renshu.seeds import private_states, random_state, set_private_states, set_random_state
 from renshu.weights import load_weights
 
 
@@ -49,6 +52,7 @@ def capture(plan: Plan, weights_only: bool = False) -> dict[str, Any]:
             gradients=_gradients(plan),
             feed={} if plan.feed is None else plan.feed.state_dict(),
             random=random_state(),
+            generators=[private_states(owner) for owner in (module, *plan.callbacks)],
             results=plan.results.state_dict(),
             epoch_metrics=dict(plan.trainer.epoch_metrics),
             metrics=metric_states(module),
@@ -70,6 +74,8 @@ def restore_model(plan: Plan, state: dict[str, Any], where: str) -> None:
     for callback in plan.callbacks:
         callback.on_load_checkpoint(plan.trainer, plan.module, state)
     plan.module.on_load_checkpoint(state)
+    # Before the weights: float64 ones must not pass through float32 parameters.
+    plan.precision.convert_module(plan.module)
     load_weights(plan.module, state["state_dict"], where=where)
     if "progress" not in state:
         raise CheckpointError(
@@ -87,6 +93,7 @@ def restore_model(plan: Plan, state: dict[str, Any], where: str) -> None:
             callback.load_state_dict(states[callback.state_key])
     if plan.datamodule is not None:
         plan.datamodule.load_state_dict(state["datamodule"])
+    _report_environment(where)
 
 
 def restore_training(plan: Plan, state: dict[str, Any], where: str) -> None:
@@ -109,12 +116,23 @@ def restore_training(plan: Plan, state: dict[str, Any], where: str) -> None:
     plan.results.load_state_dict(state["results"])
     plan.trainer.epoch_metrics.update(state["epoch_metrics"])
     load_metric_states(plan.module, state["metrics"], plan.strategy.device)
+    for owner, saved in zip((plan.module, *plan.callbacks), state["generators"], strict=False):
+        set_private_states(owner, saved)
     plan.resumed = True
 
 
 def restore_random(state: dict[str, Any]) -> None:
     """The process's generators: last, after whatever drew from them on the way."""
     set_random_state(state["random"])
+
+
+def _report_environment(where: str) -> None:
+    """Say what keeps the continued run from being bit-equal to an uninterrupted one."""
+    from renshu.environment import compare, describe, read_environment
+
+    if (run := run_of(Path(where))) is not None:
+        for line in compare(read_environment(run), describe()):
+            say(f"the continued run will not be bit-equal: {line}")
 
 
 def _same_number(what: str, now: list[Any], saved: list[Any], where: str) -> None:

@@ -180,14 +180,21 @@ def private_states(owner: Any) -> list[Any]:
 
 def set_private_states(owner: Any, states: list[Any]) -> None:
     """Put back what `private_states` gave for an object made in the same way."""
-    for (item, _), state in zip(private_generators(owner), states, strict=False):
+    found = [item for item, _ in private_generators(owner)]
+    if len(found) != len(states):
+        say(
+            f"{type(owner).__name__} holds {len(found)} random generators, the checkpoint"
+            f" {len(states)}: their draws will not be those of an uninterrupted run"
+        )
+        return
+    for item, state in zip(found, states, strict=True):
         if isinstance(item, torch.Generator):
             item.set_state(state)
         elif isinstance(item, random.Random):
             item.setstate(_tuples(state))
         elif hasattr(item, "bit_generator"):
             item.bit_generator.state = state
-        elif type(item).__name__ == "RandomState":
+        elif state is not None:
             item.set_state(state)
 
 
