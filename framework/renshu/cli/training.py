@@ -79,9 +79,7 @@ def train(request: Request, session: Session) -> Result:
     request.config["trainer"] |= {"seed": seed, "run": None}
     data = load_part(request, "data")(request.options)
     if old is not None:
-        stored = check_same_data(request, data, old)
-        for line in environment.compare(stored, environment.describe()):
-            say(f"the continued run will not be bit-equal: {line}")
+        check_same_data(request, data, old)
     module = load_part(request, "module")(request.options, data)
     callbacks = [*load_part(request, "callbacks")(request.options), _Record(request, session)]
     trainer = Trainer(**request.trainer | {"seed": seed, "callbacks": callbacks})
@@ -138,12 +136,10 @@ def _old_run(request: Request) -> Path | None:
     return folder if (folder / environment.FILE).is_file() else None
 
 
-def check_same_data(request: Request, data: Any, run_dir: Path) -> dict[str, Any]:
-    """Refuse data that are not those of the run unless allowed; returns its environment.json."""
-    stored = environment.read_environment(run_dir)
-    allow = request.allow_changed_data
-    environment.check_fingerprint(stored.get("fingerprint"), data.fingerprint(), allow=allow)
-    return stored
+def check_same_data(request: Request, data: Any, run_dir: Path) -> None:
+    """Raise DataError for data that are not those of the run, unless they are allowed."""
+    stored = environment.read_environment(run_dir).get("fingerprint")
+    environment.check_fingerprint(stored, data.fingerprint(), allow=request.allow_changed_data)
 
 
 def _use_best(trainer: Trainer, module: Any) -> None:

@@ -206,7 +206,7 @@ def test_what_keeps_a_continued_run_from_being_bit_equal_is_said(
     stored["packages"]["torch"] = "2.0"
     (run / "environment.json").write_text(json.dumps(stored))
     assert main([*TRAIN, "--trainer.run", "a", "--ckpt_path", "last"]) == 0
-    assert "not be bit-equal: packages.torch: 2.0 then" in capsys.readouterr().err
+    assert capsys.readouterr().err.count("packages.torch: 2.0 then") == 1
 
 
 def test_a_checkpoint_with_one_byte_altered_is_refused_with_its_file(
