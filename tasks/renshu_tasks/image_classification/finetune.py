@@ -49,6 +49,7 @@ def parameter_groups(model: nn.Module, options: TrainingOptions) -> list[dict[st
 
     The rate of a stage is `learning_rate` × `layer_decay` to the number of stages above it.
     """
+    assert options.learning_rate is not None, "the module fills it in"
     parameters = dict(model.named_parameters())
     stages = models.stages(model)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}

@@ -68,9 +68,11 @@ class ImageClassifier(Module):
     ) -> None:
         super().__init__()
         net = model if isinstance(model, ModelOptions) else ModelOptions(**model or {})
-        self.training_options = (
-            training if isinstance(training, TrainingOptions) else TrainingOptions(**training or {})
-        )
+        if not isinstance(training, TrainingOptions):
+            training = TrainingOptions(**training or {})
+        if training.learning_rate is None:
+            training = dataclasses.replace(training, learning_rate=_usual_rate(net))
+        self.training_options = training
         self.classes = list(classes)
         self.multi_label = multi_label
         self.model = models.build_model(
@@ -223,10 +225,13 @@ class ImageClassifier(Module):
         groups = finetune.parameter_groups(self.model, options)
         if options.optimizer == "sgd":
             optimizer = torch.optim.SGD(
-                groups, lr=options.learning_rate, momentum=0.9, nesterov=True
+                groups,
+                lr=1.0,
+                momentum=0.9,
+                nesterov=True,  # each group has its own rate
             )
         else:
-            optimizer = torch.optim.AdamW(groups, lr=options.learning_rate)
+            optimizer = torch.optim.AdamW(groups)
         steps = self.trainer.estimated_stepping_batches
         if not math.isfinite(steps):
             raise ConfigError(
@@ -257,6 +262,13 @@ class WarmupCosine:
             return (step + 1) / self.rise
         done = (step - self.rise) / max(1, self.steps - self.rise)
         return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def _usual_rate(model: ModelOptions) -> float:
+    """For AdamW: the small network's was chosen on the digits, the others are customary."""
+    if model.name == "small":
+        return 3e-3
+    return 1e-3 if model.weights is None else 2e-4
 
 
 def _level(options: TrainingOptions, channels: int, image_size: int) -> augment.Level:

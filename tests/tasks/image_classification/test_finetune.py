@@ -62,7 +62,7 @@ def test_statistics_of_frozen_batch_norms_do_not_move() -> None:
 
 
 def test_every_parameter_is_in_the_optimiser_once_and_norms_and_biases_do_not_decay() -> None:
-    model, options = network(), TrainingOptions(weight_decay=0.3)
+    model, options = network(), TrainingOptions(learning_rate=0.1, weight_decay=0.3)
     groups = finetune.parameter_groups(model, options)
     members = [id(p) for group in groups for p in group["params"]]
     assert sorted(members) == sorted(id(p) for p in model.parameters())

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from renshu.callbacks.callback import Callback
@@ -205,3 +206,17 @@ def test_averaged_weights_are_kept_and_a_short_run_does_not_stick_to_its_start(
         expected = decay * expected + (1 - decay) * weights
     assert torch.allclose(module.model.head.weight, expected, atol=1e-6)
     assert parts.callbacks(ImageClassificationOptions(training=TrainingOptions(ema_decay=0))) == []
+
+
+def test_pretrained_networks_learn_more_slowly_unless_told(tmp_path: Path) -> None:
+    shape: dict[str, Any] = {"channels": 3, "image_size": (32, 32), "mean": [0.5], "std": [0.5]}
+    source = ImageClassifier(["a", "b"], model={"name": "resnet18"}, **shape)
+    save_file(source.model.state_dict(), tmp_path / "w.safetensors")
+    model = {"name": "resnet18", "weights": str(tmp_path / "w.safetensors")}
+    tuned = ImageClassifier(["a", "b", "c"], model=model, **shape)
+    given = ImageClassifier(["a"], model=model, training={"learning_rate": 0.5}, **shape)
+    rates = [m.training_options.learning_rate for m in (source, tuned, given)]
+    assert rates == [1e-3, 2e-4, 0.5]
+    # a checkpoint rebuilds it without the file
+    assert tuned.hparams.model["weights"] is None
+    assert tuned.hparams.training["learning_rate"] == 2e-4
