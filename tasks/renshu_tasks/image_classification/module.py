@@ -117,8 +117,8 @@ class ImageClassifier(Module):
         return self.model(image)
 
     def normalise(self, image: Tensor) -> Tensor:
-        """uint8, or float in [0, 1], [B, C, H, W] → float32 with mean 0 and deviation 1."""
-        image = (augment.to_float(image) - self.mean) / self.std
+        """uint8, or float in [0, 1], [B, C, H, W] → mean 0, deviation 1, the weights' dtype."""
+        image = ((augment.to_float(image) - self.mean) / self.std).to(self.mean.dtype)
         if self.training_options.channels_last:
             image = image.contiguous(memory_format=torch.channels_last)
         return image
@@ -338,11 +338,14 @@ def callbacks(options: ImageClassificationOptions) -> list[Callback]:
 
 
 def finish(module: ImageClassifier, data: ImageData, run_dir: Path) -> None:
-    """After training: temperature and thresholds on validation, then the test part, once."""
+    """After training: temperature and thresholds on validation, then the test part, once.
+
+    Without a test part the validation part is measured, under its own name.
+    """
     from renshu_tasks.image_classification import evaluation
 
     evaluation.calibrate(module, data)
-    evaluation.evaluate(module, data, "test", run_dir)
+    evaluation.evaluate(module, data, "test" if len(data.parts["test"]) else "val", run_dir)
 
 
 def evaluate(module: ImageClassifier, data: ImageData, split: str, run_dir: Path) -> dict[str, Any]:

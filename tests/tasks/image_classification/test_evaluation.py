@@ -181,3 +181,10 @@ def test_collecting_puts_the_mode_back_and_changes_no_weight(data: ImageData) ->
     evaluation.collect(module, data.val_dataloader())
     assert module.training
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+def test_without_a_test_part_the_validation_part_is_measured(digits: tuple, run_dir: Path) -> None:
+    images, labels = digits
+    data = ImageData.from_arrays(images[:200], labels[:200], test_share=0.0)
+    parts.finish(half_trained(data), data, run_dir)
+    assert [folder.name for folder in (run_dir / "evaluation").iterdir()] == ["val"]

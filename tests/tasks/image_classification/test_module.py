@@ -220,3 +220,10 @@ def test_pretrained_networks_learn_more_slowly_unless_told(tmp_path: Path) -> No
     # a checkpoint rebuilds it without the file
     assert tuned.hparams.model["weights"] is None
     assert tuned.hparams.training["learning_rate"] == 2e-4
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
+def test_it_trains_in_other_precisions(digits: tuple, precision: str) -> None:
+    data = some_digits(digits)
+    trainer = fit(build(data), data, 1, precision=precision)
+    assert trainer.callback_metrics["val_loss"].isfinite()
