@@ -20,9 +20,11 @@ class Task:
 
     - `data(options) -> DataModule`
     - `module(options, data) -> Module`
+    - `module_class`: the class of that module, whose `load_from_checkpoint` brings it back
     - `callbacks(options) -> list[Callback]`
     - `finish(module, data, run_dir) -> None`: what is chosen on the validation part after training
       and stored with the model (temperature, thresholds)
+    - `evaluate(module, data, split, run_dir) -> dict`: measure a part and write what was found
     - `predict(module, files, options) -> Iterator[dict]`: one row of columns a file, in order
     - `report(run_dir) -> list[Section]`: the task's sections of the run report
     """
@@ -33,15 +35,23 @@ class Task:
     options: type
     data: str
     module: str
+    module_class: str
     callbacks: str
     finish: str
+    evaluate: str
     predict: str
     report: str
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def load(self, part: str) -> Any:
-        """The function behind one of the names above."""
-        return pkgutil.resolve_name(getattr(self, part))
+        """What stands behind one of the names above; a missing package is a ConfigError."""
+        try:
+            return pkgutil.resolve_name(getattr(self, part))
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] in ("renshu", "renshu_tasks"):
+                raise
+            said = f"{self.name} needs the package {error.name!r}, which is not installed"
+            raise ConfigError(said, mend=f'pip install "renshu[{self.extra}]"') from error
 
 
 def find_task(name: str) -> Task:

@@ -23,14 +23,15 @@ def run(arguments: Sequence[str], session: Session) -> int:
     request, session.run_dir = found.request, found.run_dir
 
     from renshu.checkpoints import read_weights
-    from renshu.cli.training import check_same_data, load_part, write_report
+    from renshu.cli.training import check_same_data, write_report
     from renshu.weights import load_weights
 
-    data = load_part(request, "data")(request.options)
+    data = request.task.load("data")(request.options)
     check_same_data(request, data, found.run_dir)
-    module = load_part(request, "module")(request.options, data)
+    module = request.task.load("module")(request.options, data)
     load_weights(module, read_weights(found.checkpoint), where=str(found.checkpoint))
-    found.evaluation()(found.place(module), data, asked.split, found.run_dir)
+    evaluate = request.task.load("evaluate")
+    evaluate(found.place(module), data, asked.split, found.run_dir)
     for name, value in trained.figures(found.run_dir, asked.split).items():
         print(f"{asked.split:<8} {name} {value}")
     print(f"{'report':<8} {write_report(found.run_dir)}")

@@ -28,10 +28,10 @@ def run(arguments: Sequence[str], session: Session) -> int:
     found = trained.find(asked.run, asked.ckpt_path, changes)
 
     from renshu.cli.table import TableWriter
-    from renshu.cli.training import load_part
 
-    predict = load_part(found.request, "predict")
-    module = found.place(found.module_class().load_from_checkpoint(found.checkpoint)).eval()
+    task = found.request.task
+    predict, kind = task.load("predict"), task.load("module_class")
+    module = found.place(kind.load_from_checkpoint(found.checkpoint)).eval()
     with TableWriter(asked.out) as table:
         for row in predict(module, [Path(name) for name in asked.files], found.request.options):
             table.write(row)

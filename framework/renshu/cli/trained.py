@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,17 +41,6 @@ class Trained:
 
         trainer = self.request.trainer
         return module.to(resolve(trainer["accelerator"], trainer["devices"])[0])
-
-    def module_class(self) -> type[Module]:
-        """The class that the task's `module` function returns, by its annotation."""
-        build = self.request.task.load("module")
-        returned = build.__annotations__["return"]
-        return build.__globals__[returned] if isinstance(returned, str) else returned
-
-    def evaluation(self) -> Callable[..., Any]:
-        """The task's `evaluate(module, data, split, run_dir)`, which stands beside its `finish`."""
-        module = self.request.task.finish.partition(":")[0]
-        return pkgutil.resolve_name(f"{module}:evaluate")
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:

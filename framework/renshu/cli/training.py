@@ -77,11 +77,11 @@ def train(request: Request, session: Session) -> Result:
     seed_everything(seed, verbose=False)
     # The name belongs to this run, the seed to what it computes.
     request.config["trainer"] |= {"seed": seed, "run": None}
-    data = load_part(request, "data")(request.options)
+    data = request.task.load("data")(request.options)
     if old is not None:
         check_same_data(request, data, old)
-    module = load_part(request, "module")(request.options, data)
-    callbacks = [*load_part(request, "callbacks")(request.options), _Record(request, session)]
+    module = request.task.load("module")(request.options, data)
+    callbacks = [*request.task.load("callbacks")(request.options), _Record(request, session)]
     trainer = Trainer(**request.trainer | {"seed": seed, "callbacks": callbacks})
     trainer.fit(module, datamodule=data, ckpt_path=request.ckpt_path)
     if trainer.interrupted:
@@ -90,22 +90,10 @@ def train(request: Request, session: Session) -> Result:
         return Result(None)
     run_dir = _relative(trainer.run_dir)
     _use_best(trainer, module)
-    load_part(request, "finish")(module, data, run_dir)
+    request.task.load("finish")(module, data, run_dir)
     trainer.save_checkpoint(run_dir / trained.MODEL, weights_only=True)
     trainer.wait_for_checkpoints()
     return Result(run_dir, write_report(run_dir), trained.figures(run_dir, "test"))
-
-
-def load_part(request: Request, part: str) -> Any:
-    """A function of the task; a missing package is a ConfigError with the line that installs it."""
-    task = request.task
-    try:
-        return task.load(part)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] in ("renshu", "renshu_tasks"):
-            raise
-        said = f"{task.name} needs the package {error.name!r}, which is not installed"
-        raise ConfigError(said, mend=f'pip install "renshu[{task.extra}]"') from error
 
 
 def write_report(run_dir: Path) -> Path | None:

@@ -15,9 +15,11 @@ task = Task(
     options=ImageClassificationOptions,
     data=f"{_HERE}.data:build",
     module=f"{_HERE}.module:build",
+    module_class=f"{_HERE}.module:ImageClassifier",
     callbacks=f"{_HERE}.module:callbacks",
     finish=f"{_HERE}.module:finish",
+    evaluate=f"{_HERE}.module:evaluate",
     predict=f"{_HERE}.predict:predict",
     report=f"{_HERE}.plots:sections",
-    presets={"demo": {"trainer.max_epochs": 30}},
+    presets={"default": {"trainer.max_epochs": 30}, "demo": {}},
 )
