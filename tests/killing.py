@@ -83,7 +83,7 @@ class Net(renshu.Module):
         self.seen = seen
 
     def loss(self, x: Tensor) -> Tensor:
-        return ((self.net(x.float()) - x.float().sum(1, keepdim=True)) ** 2).mean()
+        return ((self.net(x) - x.sum(1, keepdim=True)) ** 2).mean()
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         ids, x = batch

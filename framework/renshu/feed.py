@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
-import signal
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from types import FunctionType
@@ -42,6 +41,7 @@ from renshu.seeds import (
     set_private_states,
     walk,
 )
+from renshu.signals import shield_worker
 
 Item = tuple[Any, int | None]
 """A batch, and how many samples it has where the loader knows."""
@@ -464,8 +464,7 @@ def _with_workers(loader: DataLoader[Any], dataset: Any, **changes: Any) -> Data
 
 
 def _start_worker(user: Any, worker_id: int) -> None:
-    # Ctrl-C reaches the whole group; the main process decides what happens then.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    shield_worker()
     if user is not None:
         user(worker_id)
 

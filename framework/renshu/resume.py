@@ -19,7 +19,7 @@ from renshu.intervals import Progress
 from renshu.messages import say
 from renshu.optim import parameters
 from renshu.plan import Plan, Window
-from renshu.results import load_metric_states, metric_states
+from renshu.results import Entry, load_metric_states, metric_states
 from renshu.runs import run_of
 from renshu.seeds import private_states, random_state, set_private_states, set_random_state
 from renshu.weights import load_weights
@@ -54,6 +54,7 @@ def capture(plan: Plan, weights_only: bool = False) -> dict[str, Any]:
             random=random_state(),
             generators=[private_states(owner) for owner in (module, *plan.callbacks)],
             results=plan.results.state_dict(),
+            logged_metrics=_logged_metrics(plan),
             epoch_metrics=dict(plan.trainer.epoch_metrics),
             metrics=metric_states(module),
             buffers=_unsaved_buffers(module),
@@ -114,6 +115,7 @@ def restore_training(plan: Plan, state: dict[str, Any], where: str) -> None:
     assert plan.feed is not None
     plan.feed.load_state_dict(state["feed"])
     plan.results.load_state_dict(state["results"])
+    _restore_logged_metrics(plan, state["logged_metrics"])
     plan.trainer.epoch_metrics.update(state["epoch_metrics"])
     load_metric_states(plan.module, state["metrics"], plan.strategy.device)
     for owner, saved in zip((plan.module, *plan.callbacks), state["generators"], strict=False):
@@ -151,6 +153,26 @@ def _gradients(plan: Plan) -> list[Tensor | None]:
     if plan.automatic and plan.window.batches == 0:
         return []
     return [p.grad for p in _trained(plan)]
+
+
+def _logged_metrics(plan: Plan) -> list[dict[str, Any]]:
+    """Which metric objects were logged in this epoch, under which names."""
+    names = {id(part): name for name, part in plan.module.named_modules()}
+    return [
+        {"key": key, "metric": names[id(entry.metric)], **{s: getattr(entry, s) for s in _ENTRY}}
+        for key, entry in plan.results.entries.items()
+        if id(entry.metric) in names
+    ]
+
+
+def _restore_logged_metrics(plan: Plan, state: list[dict[str, Any]]) -> None:
+    for saved in state:
+        entry = Entry(*(saved[slot] for slot in _ENTRY))
+        entry.metric = plan.module.get_submodule(saved["metric"])
+        plan.results.entries[saved["key"]] = entry
+
+
+_ENTRY = ("name", "on_step", "on_epoch", "prog_bar", "logger")
 
 
 def _unsaved_buffers(module: nn.Module) -> dict[str, Tensor]:

@@ -57,6 +57,9 @@ class RunFolder:
             self._lock.close()
             self._lock = None
 
+    def __del__(self) -> None:
+        self.unlock()
+
 
 _locked: weakref.WeakSet[RunFolder] = weakref.WeakSet()
 

@@ -43,3 +43,13 @@ class Signals:
             return
         self.plan.signal, self.plan.halt = number, True
         say(f"{signal.Signals(number).name}: stopping after this batch; once more ends at once")
+
+
+def shield_worker() -> None:
+    """In a worker of a loader: leave the signals that reach the whole group to the main process.
+
+    Ctrl-C is ignored, and SIGTERM once: torch ends a worker that hangs with a SIGTERM of its own,
+    and Python's exit with one more.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))

