@@ -215,9 +215,10 @@ def _setter(item: Any) -> Callable[[int], object] | None:
         return item.seed
     if type(item).__module__.startswith("numpy.random"):
         return _numpy_setter(item)
-    if callable(getattr(item, "set_random_state", None)):
+    # Looked up in the class: asking an object may start whatever its __getattr__ does.
+    if callable(getattr(type(item), "set_random_state", None)):
         return lambda seed: item.set_random_state(seed=seed & 0x7FFFFFFF)
-    if callable(getattr(item, "set_random_seed", None)):
+    if callable(getattr(type(item), "set_random_seed", None)):
         return lambda seed: item.set_random_seed(seed & 0x7FFFFFFF)
     return None
 
@@ -282,7 +283,7 @@ def _named_globals(function: FunctionType) -> list[Any]:
 def _written(item: Any) -> bool:
     """Whether it is a function of the user's, or an object of a class of the user's."""
     owner = item if isinstance(item, FunctionType) else type(item)
-    return not isinstance(item, type) and not owner.__module__.startswith(_LIBRARIES)
+    return not isinstance(item, type) and not str(owner.__module__).startswith(_LIBRARIES)
 
 
 def _filled(cell: Any) -> bool:
