@@ -129,8 +129,9 @@ class ImageClassifier(Module):
             return self(image).float()
         batch, count = len(image), len(self.views)
         maps = self.views.to(image).repeat_interleave(batch, dim=0)
-        seen = augment.warp(image.repeat(count, 1, 1, 1), maps, fill="border")
-        outputs = self(seen).float().view(count, batch, -1)
+        black = -self.mean / self.std  # outside lies what lay there in training
+        seen = augment.warp((image - black).repeat(count, 1, 1, 1), maps, self.level.fill)
+        outputs = self(seen + black).float().view(count, batch, -1)
         if self.multi_label:
             return torch.logit(outputs.sigmoid().mean(0), eps=1e-6)
         return outputs.log_softmax(-1).logsumexp(0) - math.log(count)

@@ -89,16 +89,18 @@ def test_views_are_averaged_and_change_the_answer_little(files: list[Path]) -> N
     views.load_state_dict(plain.state_dict())
     image = torch.rand(5, 1, 8, 8)
     with torch.no_grad():
-        maps = [plain.scale(plain.logits(_view(image, m))) for m in views.views]
+        turned = [plain.normalise(_view(image, affine)) for affine in views.views]
+        maps = [plain.probabilities(view) for view in turned]
         expected = torch.stack(maps).mean(0)
-        found = views.scale(views.logits(image))
+        found = views.probabilities(views.normalise(image))
     assert len(maps) == 7
     assert torch.allclose(found, expected, atol=1e-5)
     assert torch.allclose(_view(image, views.views[0]), image, atol=1e-5)
 
 
 def _view(image: torch.Tensor, affine: torch.Tensor) -> torch.Tensor:
+    """Seen another way, black outside, as in training."""
     grid = torch.nn.functional.affine_grid(
         affine.expand(len(image), 2, 3), list(image.shape), align_corners=False
     )
-    return torch.nn.functional.grid_sample(image, grid, padding_mode="border", align_corners=False)
+    return torch.nn.functional.grid_sample(image, grid, align_corners=False)
