@@ -16,10 +16,8 @@ if TYPE_CHECKING:
     from renshu.trainer import Trainer
 
 
-class DataModule(HyperParameters):
-    """Everything about the data: preparing, splitting, loaders for every stage."""
-
-    trainer: Trainer | None = None
+class DataHooks(HyperParameters):
+    """What may be said about the data, in a DataModule or in the Module itself."""
 
     def prepare_data(self) -> None:
         """Download and convert; called once, on one process."""
@@ -33,15 +31,11 @@ class DataModule(HyperParameters):
     def test_dataloader(self) -> Any: ...
     def predict_dataloader(self) -> Any: ...
 
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
-
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         return batch
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Augmentation of whole batches belongs here: they are on the device."""
         return batch
 
     def transfer_batch_to_device(
@@ -49,9 +43,27 @@ class DataModule(HyperParameters):
     ) -> Any:
         return move(batch, device)
 
+
+class DataModule(DataHooks):
+    """Everything about the data: preparing, splitting, loaders for every stage."""
+
+    trainer: Trainer | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
+
     def fingerprint(self) -> dict[str, Any] | None:
         """What identifies the data, for `environment.json`; None when there is nothing to say."""
         return None
+
+
+def as_list(value: Any) -> list[Any]:
+    """None, one thing or several → a list."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def move(batch: Any, device: torch.device) -> Any:
@@ -70,22 +82,22 @@ def apply(
     batch: Any, tensor: Callable[[Tensor], Any], other: Callable[[Any], Any] | None = None
 ) -> Any:
     """The same nesting with `tensor` applied to every Tensor and `other` to objects with .to."""
+
+    def inner(item: Any) -> Any:
+        return apply(item, tensor, other)
+
     if isinstance(batch, Tensor):
         return tensor(batch)
     if isinstance(batch, Mapping):
-        items = {key: apply(value, tensor, other) for key, value in batch.items()}
+        items = {key: inner(value) for key, value in batch.items()}
         return items if type(batch) is dict else type(batch)(items)  # type: ignore[call-arg]
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(apply(item, tensor, other) for item in batch))
+        return type(batch)(*map(inner, batch))
     if isinstance(batch, (list, tuple)):
-        return type(batch)(apply(item, tensor, other) for item in batch)
+        return type(batch)(map(inner, batch))
     if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
-        changes = {
-            field.name: apply(getattr(batch, field.name), tensor, other)
-            for field in dataclasses.fields(batch)
-            if field.init
-        }
-        return dataclasses.replace(batch, **changes)
+        given = [field.name for field in dataclasses.fields(batch) if field.init]
+        return dataclasses.replace(batch, **{name: inner(getattr(batch, name)) for name in given})
     if other is not None and hasattr(batch, "to") and not isinstance(batch, type):
         return other(batch)
     return batch

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
 import torch
 
-from renshu.errors import ConfigError, near
+from renshu.errors import ConfigError, unknown
 
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "tpu")
 
@@ -19,7 +20,7 @@ def count(kind: str) -> int:
         return torch.cuda.device_count() if torch.cuda.is_available() else 0
     if kind == "mps":
         return int(torch.backends.mps.is_available())
-    return 1 if kind == "cpu" else 0
+    return int(kind == "cpu")
 
 
 def resolve(accelerator: str, devices: int | str | list[int]) -> list[torch.device]:
@@ -37,17 +38,12 @@ def resolve(accelerator: str, devices: int | str | list[int]) -> list[torch.devi
             allowed=", ".join(k for k in ("cpu", "cuda", "mps") if count(k)),
             mend='accelerator="auto", or see `renshu doctor`',
         )
-    wanted = _wanted(devices, kind, available)
+    wanted = _wanted(devices, available)
     if max(wanted) >= available or len(wanted) > available:
-        raise ConfigError(
-            f"devices={devices!r} cannot be had: {kind} has {available}",
-            where="Trainer(devices=…)",
-            allowed=f"1 to {available}"
-            if kind != "cpu"
-            else "1 (several processes need a strategy)",
-            mend='devices="auto"',
-        )
-    return [torch.device(kind) if kind in ("cpu", "mps") else torch.device(kind, i) for i in wanted]
+        some = f"1 to {available}" if kind == "cuda" else "1 (several processes need a strategy)"
+        said = f"devices={devices!r} cannot be had: {kind} has {available}"
+        raise ConfigError(said, where="Trainer(devices=…)", allowed=some, mend='devices="auto"')
+    return [torch.device(kind, i) if kind == "cuda" else torch.device(kind) for i in wanted]
 
 
 @contextmanager
@@ -55,8 +51,7 @@ def algorithms(
     deterministic: bool | Literal["warn"] | None, benchmark: bool | None
 ) -> Iterator[None]:
     """torch's choice of algorithms for the length of a run; None leaves it as it is."""
-    mode = torch.get_deterministic_debug_mode()
-    cudnn = torch.backends.cudnn.benchmark
+    mode, cudnn = torch.get_deterministic_debug_mode(), torch.backends.cudnn.benchmark
     if deterministic is not None:
         torch.use_deterministic_algorithms(bool(deterministic), warn_only=deterministic == "warn")
     if benchmark is not None:
@@ -70,43 +65,28 @@ def algorithms(
 
 def _kind(accelerator: str) -> str:
     if accelerator not in ACCELERATORS:
-        raise ConfigError(
-            f"there is no accelerator {accelerator!r}",
-            allowed=", ".join(ACCELERATORS),
-            mend=near(accelerator, ACCELERATORS),
-        )
+        raise unknown("accelerator", accelerator, ACCELERATORS)
     if accelerator == "auto":
         return next((kind for kind in ("cuda", "mps") if count(kind)), "cpu")
     if accelerator == "tpu":
-        raise ConfigError(
-            "training on TPU is not built yet", where="accelerator='tpu'", allowed="auto, cpu, gpu"
-        )
+        raise ConfigError("training on TPU is not built yet", allowed="auto, cpu, gpu")
     if accelerator == "gpu":
         return "mps" if count("mps") and not count("cuda") else "cuda"
     return accelerator
 
 
-def _wanted(devices: int | str | list[int], kind: str, available: int) -> list[int]:
+def _wanted(devices: int | str | list[int], available: int) -> list[int]:
     """Indices of the devices; "auto" is one until several processes are asked for."""
     if devices == "auto":
         return [0]
     if devices in (-1, "-1"):
         return list(range(available))
-    if isinstance(devices, str):
-        try:
-            numbers = [int(part) for part in devices.split(",")]
-        except ValueError:
-            raise _bad_devices(devices) from None
-        devices = numbers if "," in devices else numbers[0]
-    if isinstance(devices, bool) or (isinstance(devices, int) and devices < 1) or not devices:
-        raise _bad_devices(devices)
-    if isinstance(devices, int):
+    if isinstance(devices, str) and re.fullmatch(r"\d+(,\d+)*", devices):
+        numbers = [int(number) for number in devices.split(",")]
+        devices = numbers if len(numbers) > 1 else numbers[0]
+    if isinstance(devices, int) and devices is not True and devices >= 1:
         return list(range(devices))
-    return list(devices)
-
-
-def _bad_devices(devices: object) -> ConfigError:
-    return ConfigError(
-        f"devices={devices!r} makes no sense",
-        allowed='a number from 1, a list of indices, "auto", or -1 for all',
-    )
+    if isinstance(devices, (list, tuple)) and devices:
+        return list(devices)
+    some = 'a number from 1, a list of indices, "auto", or -1 for all'
+    raise ConfigError(f"devices={devices!r} makes no sense", allowed=some)

@@ -71,3 +71,12 @@ def near(name: str, names: Iterable[str]) -> str | None:
     """`did you mean 'x'?` for a mistyped name, or None if nothing is close."""
     found = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
     return f"did you mean {found[0]!r}?" if found else None
+
+
+def unknown(kind: str, name: object, names: Iterable[str], where: object = None) -> ConfigError:
+    """The error for a name that is none of `names`; it offers the nearest."""
+    known = list(names)
+    mend = near(str(name), known)
+    return ConfigError(
+        f"there is no {kind} {name!r}", where=where, allowed=", ".join(known), mend=mend
+    )

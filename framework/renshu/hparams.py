@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import warnings
 from collections.abc import Iterable
 from types import FrameType
 from typing import Any
 
-from renshu.errors import ConfigError
+from renshu.errors import CheckpointError, ConfigError
 
 LIMIT = 1_000_000
 """Bytes that the saved hyper-parameters may take: they describe a model, they are not its data."""
@@ -18,10 +19,9 @@ class AttributeDict(dict[str, Any]):
     """A dict whose items are attributes as well."""
 
     def __getattr__(self, name: str) -> Any:
-        try:
+        if name in self:
             return self[name]
-        except KeyError:
-            raise AttributeError(f"there is no hyper-parameter {name!r}") from None
+        raise AttributeError(f"there is no hyper-parameter {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
         self[name] = value
@@ -54,15 +54,20 @@ class HyperParameters:
         An nn.Module stays in `hparams` but out of checkpoints (its weights are saved anyway), with
         one message; anything else that cannot be saved raises ConfigError with its name.
         """
-        frame = frame or _caller()
-        values = _arguments(frame) if not args or isinstance(args[0], str) else _as_dict(args[0])
-        if args and isinstance(args[0], str):
-            values = {name: values[name] for name in args}
+        if args and not isinstance(args[0], str):
+            values = dict(args[0] if hasattr(args[0], "keys") else vars(args[0]))
+        else:
+            values = _arguments(frame or sys._getframe(1))
+            values = {name: values[name] for name in args or values}
         ignored = {ignore} if isinstance(ignore, str) else set(ignore or ())
         kept = {name: value for name, value in values.items() if name not in ignored}
         self.__dict__["_hparams_to_loggers"] = logger
         self.__dict__["_hparams_left_out"] = _check(kept, type(self).__name__)
         self.hparams.update(kept)
+
+    def hyper_parameters_to_log(self) -> dict[str, Any]:
+        """The same for the loggers; nothing after `save_hyperparameters(logger=False)`."""
+        return self.hyper_parameters_to_save() if self.__dict__.get("_hparams_to_loggers") else {}
 
     def hyper_parameters_to_save(self) -> dict[str, Any]:
         """`hparams` without the modules among them."""
@@ -70,30 +75,16 @@ class HyperParameters:
         return {name: value for name, value in self.hparams.items() if name not in left_out}
 
 
-def _caller() -> FrameType:
-    frame = inspect.currentframe()
-    assert frame is not None and frame.f_back is not None and frame.f_back.f_back is not None
-    return frame.f_back.f_back
-
-
-def _as_dict(value: Any) -> dict[str, Any]:
-    return dict(value) if hasattr(value, "keys") else dict(vars(value))
-
-
 def _arguments(frame: FrameType) -> dict[str, Any]:
     """Arguments of the `__init__` that runs in `frame`, and of those that called it by super()."""
     found: dict[str, Any] = {}
-    owner = frame.f_locals.get("self")
-    current: FrameType | None = frame
+    owner, current = frame.f_locals.get("self"), frame
     while current is not None and current.f_code.co_name == "__init__":
-        info = inspect.getargvalues(current)
-        if info.locals.get("self") is not owner:
+        names, _, keywords, values = inspect.getargvalues(current)
+        if values.get("self") is not owner:
             break
-        names = [name for name in info.args if name != "self"]
-        values = {name: info.locals[name] for name in names}
-        if info.keywords:
-            values.update(info.locals[info.keywords])
-        found = {**found, **values}
+        found |= {name: values[name] for name in names if name != "self"}
+        found |= values[keywords] if keywords else {}
         current = current.f_back
     return found
 
@@ -103,7 +94,6 @@ def _check(values: dict[str, Any], owner: str) -> frozenset[str]:
     from torch import nn
 
     from renshu.checkpoints.codec import encode
-    from renshu.errors import CheckpointError
 
     modules = frozenset(name for name, value in values.items() if isinstance(value, nn.Module))
     if modules:
@@ -114,21 +104,19 @@ def _check(values: dict[str, Any], owner: str) -> frozenset[str]:
             stacklevel=4,
         )
     for name in values.keys() - modules:
+        mend = f"save_hyperparameters(ignore=[{name!r}])"
         try:
             text, tensors = encode(values[name], name)
         except CheckpointError as error:
-            raise ConfigError(
-                f"hyper-parameter {error.where or name!r} cannot be saved",
-                where=f"{owner}({name}=…): {type(values[name]).__name__}",
-                allowed="numbers, strings, lists, dicts, paths, small tensors and arrays",
-                mend=f"save_hyperparameters(ignore=[{name!r}])",
-            ) from error
+            said = f"hyper-parameter {error.where or name!r} cannot be saved"
+            where = f"{owner}({name}=…): {type(values[name]).__name__}"
+            allowed = "numbers, strings, lists, dicts, paths, small tensors and arrays"
+            raise ConfigError(said, where=where, allowed=allowed, mend=mend) from error
         size = sum(t.nbytes for t in tensors.values()) + len(str(text))
         if size > LIMIT:
-            raise ConfigError(
+            said, mend = (
                 f"hyper-parameter {name!r} takes {size:,} bytes",
-                where=owner,
-                allowed=f"{LIMIT:,} bytes",
-                mend=f"save_hyperparameters(ignore=[{name!r}]) and keep data in the DataModule",
+                f"{mend}; or a DataModule",
             )
+            raise ConfigError(said, where=owner, allowed=f"{LIMIT:,} bytes", mend=mend)
     return modules

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from renshu import planning
 from renshu.data import batch_size
-from renshu.errors import ConfigError, NonFiniteError
-from renshu.feed import Feed
+from renshu.errors import ConfigError, NonFiniteError, near
 from renshu.intervals import Interval
+from renshu.optim import parameters
 from renshu.plan import Event, Plan, Window
-from renshu.planning import callback_events, log_interval, positional, validation_interval
-from renshu.results import BATCH, Results, to_host
+from renshu.results import BATCH, Results, by_loader, to_host
+from renshu.seeds import Isolation, derive
+from renshu.weights import finite_parameters
 
 
 def fit(plan: Plan) -> None:
     """Train until a limit is reached, a stop is asked for, or a signal comes."""
-    if plan.sanity_batches and not plan.resumed:
+    if plan.sanity_batches and plan.val_feeds and not plan.resumed:
         _sanity_check(plan)
     plan.call("on_train_start")
     plan.events = _plan_events(plan)
@@ -34,26 +37,22 @@ def fit(plan: Plan) -> None:
 
 def finished(plan: Plan) -> bool:
     """Whether training ends here. `should_stop` waits for min_epochs and min_steps."""
-    progress = plan.progress
+    progress, options = plan.progress, plan.options
     if plan.signal is not None:
         return True
-    if plan.max_epochs is not None and progress.epochs >= plan.max_epochs:
-        return True
-    if plan.max_steps is not None and progress.step >= plan.max_steps:
-        return True
-    if plan.stop_after is not None and plan.stop_after.count(progress) > 0:
-        return True
-    if plan.max_seconds is not None and progress.seconds >= plan.max_seconds:
-        return True
-    return plan.halt and progress.epochs >= plan.min_epochs and progress.step >= plan.min_steps
+    for limit in plan.limits:
+        # One of 0 is reached at once: max_epochs=0 trains nothing.
+        if limit.size == 0 or limit.count(progress) > 0:
+            return True
+    enough = progress.step >= (options.min_steps or 0)
+    return plan.halt and enough and progress.epochs >= (options.min_epochs or 0)
 
 
 def _epoch(plan: Plan) -> None:
     """One training epoch, or what is left of it: batches, events, the epoch's end."""
-    feed, progress, results = plan.feed, plan.progress, plan.results
-    assert feed is not None
     _start_epoch(plan)
-    micro_batch = _automatic if plan.automatic and not plan.closure else _special(plan)
+    feed, progress, results = plan.feed, plan.progress, plan.results
+    micro_batch = (_with_closure if plan.closure else _automatic) if plan.automatic else _manual
     before, after = plan.hooks["on_train_batch_start"], plan.hooks["on_train_batch_end"]
     transfers, results.phase = plan.transfers, BATCH
     for batch, count in feed.epoch(progress.epoch, progress.epoch_samples, progress.batch):
@@ -78,7 +77,9 @@ def _epoch(plan: Plan) -> None:
             _events(plan)
             if finished(plan):
                 return
-    _refuse_empty(plan)
+    if progress.batches == 0:
+        mend = "check the data set's length, drop_last and limit_train_batches"
+        raise ConfigError("the training loader gave no batch", allowed="at least one", mend=mend)
     progress.epochs = progress.epoch + 1
     _events(plan)
 
@@ -95,7 +96,11 @@ def _start_epoch(plan: Plan) -> None:
     if progress.batch == 0:
         results.reset()
         results.phase = "epoch"
-        plan.trainer.reload_loaders(plan)
+        every = plan.options.reload_dataloaders_every_n_epochs
+        if every and progress.epoch and progress.epoch % every == 0:
+            plan.feed.close()
+            found = planning.feeds(plan, None, "train", needed=False)
+            plan.feed = found[0] if found else plan.feed
         plan.call("on_train_epoch_start")
     plan.wake = _wake(plan)
 
@@ -108,16 +113,6 @@ def _samples(batch: Any) -> int:
         return 1
 
 
-def _refuse_empty(plan: Plan) -> None:
-    if plan.progress.batches == 0:
-        raise ConfigError(
-            "the training loader gave no batch",
-            where="train_dataloader",
-            allowed="at least one batch an epoch",
-            mend="check the data set's length, drop_last and limit_train_batches",
-        )
-
-
 # --- one micro-batch
 
 
@@ -125,7 +120,7 @@ def _automatic(plan: Plan, batch: Any, index: int) -> Any:
     """Forward, backward, and the optimisers' step when the window is full."""
     output = _forward_backward(plan, batch, index)
     window = plan.window
-    if window.batches == plan.accumulate or (plan.feed.last and window.batches):  # type: ignore[union-attr]
+    if window.batches == plan.accumulate or (plan.feed.last and window.batches):
         scaler, precision, stepped = plan.precision.scaler, plan.precision, True
         if plan.accumulate > 1:
             _rescale(plan)
@@ -143,14 +138,12 @@ def _automatic(plan: Plan, batch: Any, index: int) -> Any:
 
 def _forward_backward(plan: Plan, batch: Any, index: int) -> Any:
     """training_step, zero_grad at the start of a window, backward. Returns the step's output."""
-    forward = plan.forward
-    if forward is None:
-        output = plan.module.training_step(batch, index) if plan.takes_index else (
-            plan.module.training_step(batch)
-        )  # fmt: skip
+    arguments = (batch, index)[: plan.takes]
+    if plan.forward is None:
+        output = plan.module.training_step(*arguments)
     else:
-        with forward:
-            output = plan.module.training_step(*((batch, index) if plan.takes_index else (batch,)))
+        with plan.forward:
+            output = plan.module.training_step(*arguments)
     if output is None:
         return None
     loss, items = (output, None) if isinstance(output, Tensor) else _read_loss(output)
@@ -183,9 +176,9 @@ def _read_loss(output: Any) -> tuple[Tensor, Any]:
             return output["loss_sum"] / output["num_items"], output["num_items"]
         if isinstance(output.get("loss"), Tensor):
             return output["loss"], output.get("num_items")
+    keys = f" with the keys {sorted(map(str, output))}" if isinstance(output, dict) else ""
     raise ConfigError(
-        f"training_step returned {type(output).__name__}"
-        + (f" with the keys {sorted(map(str, output))}" if isinstance(output, dict) else ""),
+        f"training_step returned {type(output).__name__}{keys}",
         allowed="a loss Tensor, a dict with 'loss' (and 'num_items') or 'loss_sum' and 'num_items',"
         " or None to leave the batch out",
     )
@@ -238,28 +231,22 @@ def _rescale(plan: Plan) -> None:
         return
     factor = expected / window.items
     for optimizer in plan.optimizers:
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    parameter.grad.mul_(factor)
+        for parameter in parameters(optimizer):
+            if parameter.grad is not None:
+                parameter.grad.mul_(factor)
 
 
 def _count_step(plan: Plan, stepped: bool) -> None:
     plan.window.batches = 0
-    if stepped:
-        plan.progress.step += 1
-    else:
-        plan.progress.skipped += 1
-
-
-def _special(plan: Plan) -> Callable[[Plan, Any, int], Any]:
-    return _with_closure if plan.automatic else _manual
+    plan.progress.step += stepped
+    plan.progress.skipped += not stepped
 
 
 def _with_closure(plan: Plan, batch: Any, index: int) -> Any:
     """For a module with its own optimizer_step, and for optimisers that need a closure (LBFGS)."""
     output: Any = None
     before = Window(**vars(plan.window))
+    full = before.batches + 1 == plan.accumulate or plan.feed.last
 
     def closure() -> Any:
         nonlocal output
@@ -267,19 +254,15 @@ def _with_closure(plan: Plan, batch: Any, index: int) -> Any:
         output = _forward_backward(plan, batch, index)
         if output is None:
             return None
-        if plan.accumulate > 1 and full():
+        if plan.accumulate > 1 and full:
             _rescale(plan)
         return plan.loss
 
-    def full() -> bool:
-        return plan.window.batches == plan.accumulate or plan.feed.last  # type: ignore[union-attr]
-
-    if before.batches + 1 < plan.accumulate and not plan.feed.last:  # type: ignore[union-attr]
+    if not full:
         closure()
         return output
     plan.stepped = False
-    handle = plan.trainer.optimizer_handles[0]
-    plan.module.optimizer_step(plan.progress.epoch, index, handle, closure)
+    plan.module.optimizer_step(plan.progress.epoch, index, plan.handles[0], closure)
     _count_step(plan, plan.stepped)
     return output
 
@@ -288,10 +271,8 @@ def _manual(plan: Plan, batch: Any, index: int) -> Any:
     """training_step does everything; a step is counted when any optimiser stepped."""
     plan.stepped = False
     with plan.forward or nullcontext():
-        arguments = (batch, index) if plan.takes_index else (batch,)
-        output = plan.module.training_step(*arguments)
-    if plan.stepped:
-        plan.progress.step += 1
+        output = plan.module.training_step(*(batch, index)[: plan.takes])
+    plan.progress.step += plan.stepped
     loss = output.get("loss") if isinstance(output, dict) else output
     if isinstance(loss, Tensor):
         plan.loss = loss.detach()
@@ -324,29 +305,22 @@ def _events(plan: Plan) -> None:
 
 def _plan_events(plan: Plan) -> list[Event]:
     """All events of a fit in the order in which those due together run."""
-    options = plan.trainer.options
     events = []
-    if (interval := validation_interval(plan, options)) is not None:
+    if (interval := planning.validation_interval(plan)) is not None:
         events.append(Event("validate", interval, partial(validate, plan)))
     events.append(Event("epoch", Interval(1, "epochs"), partial(close_epoch, plan)))
     for number, config in enumerate(plan.schedulers):
         run = partial(schedule, plan, number)
         events.append(Event(f"schedule {number}", config.due_every(), run))
-    events.append(Event("log", log_interval(options), partial(log, plan)))
-    return events + [Event(*event) for event in callback_events(plan)]
+    events.append(Event("log", planning.log_interval(plan.options), partial(log, plan)))
+    return events + planning.callback_events(plan)
 
 
 def _wake(plan: Plan) -> float:
     """Total of batches at which an event or limit may be due, at the earliest."""
-    progress = plan.progress
-    waits = [event.interval.batches_until(progress) for event in plan.events]
-    if plan.max_steps is not None:
-        waits.append(plan.max_steps - progress.step)
-    if plan.stop_after is not None:
-        waits.append(plan.stop_after.batches_until(progress))
-    if plan.max_seconds is not None:
-        waits.append(1)
-    return progress.batches + min(waits, default=float("inf"))
+    due = [*plan.limits, *(event.interval for event in plan.events)]
+    waits = [interval.batches_until(plan.progress) for interval in due]
+    return plan.progress.batches + min(waits, default=math.inf)
 
 
 def close_epoch(plan: Plan) -> None:
@@ -360,19 +334,26 @@ def close_epoch(plan: Plan) -> None:
 def validate(plan: Plan) -> None:
     """The validation event inside a fit. The training results go on where they were."""
     phase = plan.results.phase
-    evaluate(plan, "validation", plan.val_feeds)
+    evaluate(plan, "validation")
     plan.module.__dict__["_results"] = plan.results
     plan.results.phase = phase
 
 
 def schedule(plan: Plan, number: int) -> None:
     """Step one scheduler."""
-    config = plan.schedulers[number]
-    metric = None
+    config, metric = plan.schedulers[number], None
     if config.reduce_on_plateau:
-        metric = plan.trainer.monitored(config.monitor, "the scheduler", config.strict)
-        if metric is None:
+        metrics = plan.trainer.callback_metrics
+        if config.monitor in metrics:
+            metric = float(metrics[config.monitor])
+        elif not config.strict:
             return
+        else:
+            raise ConfigError(
+                f"the scheduler watches {config.monitor!r}, which was not logged",
+                allowed=", ".join(sorted(metrics)) or "nothing is logged yet",
+                mend=near(str(config.monitor), metrics),
+            )
     if plan.progress.step:
         plan.module.lr_scheduler_step(config.scheduler, metric)
 
@@ -386,48 +367,62 @@ def log(plan: Plan) -> None:
         plan.trainer.log_metrics(dict(zip(values, read, strict=False)))
 
 
-def refuse_non_finite(plan: Plan, read: list[float] | None = None) -> None:
-    """Raise NonFiniteError for the first watched value that is NaN or infinite."""
+def refuse_non_finite(plan: Plan, read: list[float] | None = None, weights: bool = False) -> None:
+    """Raise NonFiniteError for the first watched value, or `weights`, that is NaN or infinite."""
     watched, plan.watched = plan.watched, []
-    if not plan.check_finite:
+    if plan.options.on_nonfinite == "ignore":
         return
-    numbers = to_host([value for _, _, value in watched]) if read is None else read
-    for (step, what, _), number in zip(watched, numbers, strict=True):
-        if number != number or number in (float("inf"), float("-inf")):
-            raise NonFiniteError(
-                f"the {what} became {number} at optimiser step {step} (counted from 0)",
-                where=f"epoch {plan.progress.epoch}",
-                allowed="finite numbers; nothing after this step was saved. "
-                + plan.trainer.last_good(),
-                mend="a lower learning rate, gradient_clip_val, precision 32-true or bf16-mixed;"
-                " detect_anomaly=True shows the operation",
-            )
+    numbers = to_host(value for _, _, value in watched) if read is None else read
+    found = [
+        f"the {what} became {number} at optimiser step {step} (counted from 0)"
+        for (step, what, _), number in zip(watched, numbers, strict=True)
+        if not math.isfinite(number)
+    ]
+    if not found and weights and not finite_parameters(plan.module):
+        found = [f"a parameter is NaN or infinite after optimiser step {plan.progress.step}"]
+    if found:
+        raise NonFiniteError(
+            found[0],
+            where=f"epoch {plan.progress.epoch}",
+            allowed=f"finite numbers; nothing else is ever saved. {plan.trainer.last_good()}",
+            mend="a lower learning rate, gradient_clip_val, precision 32-true or bf16-mixed;"
+            " detect_anomaly=True shows the operation",
+        )
 
 
 # --- evaluation
 
 
 def _sanity_check(plan: Plan) -> None:
-    """A few validation batches before training, so that errors there show at once."""
-    trainer = plan.trainer
-    with trainer.sanity(plan) as feeds:
-        plan.call("on_sanity_check_start")
-        evaluate(plan, "validation", feeds)
-        plan.call("on_sanity_check_end")
+    """A few validation batches before training, so that errors there show at once.
+
+    They leave no trace in generators, metrics and limits.
+    """
+    trainer, limits = plan.trainer, [feed.limit for feed in plan.val_feeds]
+    isolation = Isolation()
+    isolation.seed(derive(trainer.seed, "sanity"))
+    trainer.sanity_checking = True
+    for feed in plan.val_feeds:
+        feed.limit = min(plan.sanity_batches, 2**62 if feed.limit is None else feed.limit)
+    try:
+        with isolation:
+            plan.call("on_sanity_check_start")
+            evaluate(plan, "validation")
+            plan.call("on_sanity_check_end")
+    finally:
+        for feed, limit in zip(plan.val_feeds, limits, strict=True):
+            feed.limit = limit
+        trainer.forget()
 
 
-def evaluate(plan: Plan, stage: str, feeds: list[Feed]) -> list[dict[str, float]]:
+def evaluate(plan: Plan, stage: str) -> list[dict[str, float]]:
     """Run a stage ("validation", "test") over its loaders; the logged values, a dict a loader.
 
-    The module is in eval mode meanwhile; each part's own mode comes back afterwards. Outputs are
-    not kept, so memory does not grow with the data.
+    Outputs are not kept, so memory does not grow with the data.
     """
-    results = Results("evaluate", plan.strategy.device)
-    with _evaluating(plan, stage, results):
-        plan.call(f"on_{stage}_start")
-        plan.call(f"on_{stage}_epoch_start")
-        step = getattr(plan.module, f"{stage}_step")
-        for _ in _outputs(plan, stage, feeds, results, step):
+    values: dict[str, float] = {}
+    with _evaluating(plan, stage) as results:
+        for _ in _outputs(plan, stage, results, getattr(plan.module, f"{stage}_step")):
             pass
         results.phase, results.loader = "epoch", None
         if plan.signal is not None:
@@ -436,27 +431,43 @@ def evaluate(plan: Plan, stage: str, feeds: list[Feed]) -> list[dict[str, float]
         values = plan.trainer.take_epoch_values(results)
         plan.call(f"on_{stage}_end")
         results.reset()
-    return plan.trainer.by_loader(values, len(feeds))
+    return by_loader(values, len(plan.val_feeds))
 
 
-def predict(plan: Plan, feeds: list[Feed]) -> Iterator[tuple[int, Any]]:
+def predict(plan: Plan) -> Iterator[tuple[int, Any]]:
     """Outputs of predict_step in order, each with the number of its loader."""
-    results = Results("evaluate", plan.strategy.device)
-    with _evaluating(plan, "predict", results):
-        plan.call("on_predict_start")
-        plan.call("on_predict_epoch_start")
-        yield from _outputs(plan, "predict", feeds, results, plan.module.predict_step)
+    with _evaluating(plan, "predict") as results:
+        yield from _outputs(plan, "predict", results, plan.module.predict_step)
         plan.call("on_predict_epoch_end")
         plan.call("on_predict_end")
 
 
+@contextmanager
+def _evaluating(plan: Plan, stage: str) -> Iterator[Results]:
+    """Eval mode without gradients, then back to each part's own mode; values go to new results."""
+    module, trainer = plan.module, plan.trainer
+    modes = [(part, part.training) for part in module.modules()]
+    outer = module._results, trainer.state_stage
+    results = Results("evaluate", plan.strategy.device)
+    with torch.inference_mode() if plan.options.inference_mode else torch.no_grad():
+        getattr(module, f"on_{stage}_model_eval")()
+        module.__dict__["_results"], trainer.state_stage = results, stage
+        try:
+            plan.call(f"on_{stage}_start")
+            plan.call(f"on_{stage}_epoch_start")
+            yield results
+        finally:
+            for part, training in modes:
+                part.training = training
+            module.__dict__["_results"], trainer.state_stage = outer
+
+
 def _outputs(
-    plan: Plan, stage: str, feeds: list[Feed], results: Results, step: Callable[..., Any]
+    plan: Plan, stage: str, results: Results, step: Callable[..., Any]
 ) -> Iterator[tuple[int, Any]]:
     start, end = plan.hooks[f"on_{stage}_batch_start"], plan.hooks[f"on_{stage}_batch_end"]
-    several = len(feeds) > 1
-    takes = positional(step)
-    for number, feed in enumerate(feeds):
+    takes, several = planning.positional(step), len(plan.val_feeds) > 1
+    for number, feed in enumerate(plan.val_feeds):
         results.loader, results.phase = (number if several else None), BATCH
         for index, (batch, count) in enumerate(feed.epoch(plan.progress.epoch, 0, 0)):
             for transfer in plan.transfers:
@@ -471,29 +482,3 @@ def _outputs(
             yield number, output
             if plan.signal is not None:
                 return
-
-
-class _evaluating:
-    """Eval mode without gradients, and back to each part's own mode."""
-
-    def __init__(self, plan: Plan, stage: str, results: Results):
-        self.plan, self.stage, self.results = plan, stage, results
-
-    def __enter__(self) -> None:
-        module, trainer = self.plan.module, self.plan.trainer
-        self.modes = [(part, part.training) for part in module.modules()]
-        self.gradients = (
-            torch.inference_mode() if trainer.options.inference_mode else torch.no_grad()
-        )
-        self.gradients.__enter__()
-        getattr(module, f"on_{self.stage}_model_eval")()
-        self.before = module.__dict__.get("_results")
-        module.__dict__["_results"] = self.results
-        trainer.enter_stage(self.stage)
-
-    def __exit__(self, *error: Any) -> None:
-        for part, training in self.modes:
-            part.training = training
-        self.plan.module.__dict__["_results"] = self.before
-        self.gradients.__exit__(*error)
-        self.plan.trainer.leave_stage()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -11,15 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from renshu.data import DataHooks
 from renshu.errors import ConfigError
-from renshu.hparams import HyperParameters
+from renshu.optim import clip, parameters
 
 if TYPE_CHECKING:
     from renshu.results import Results
     from renshu.trainer import Trainer
 
 
-class Module(HyperParameters, nn.Module):
+class Module(DataHooks, nn.Module):
     """A model with the code that trains it. Steps, hooks and their order are Lightning's.
 
     Override `training_step` and `configure_optimizers`, and what else is needed. Without a Trainer
@@ -61,30 +63,7 @@ class Module(HyperParameters, nn.Module):
     def configure_callbacks(self) -> Any:
         return []
 
-    # --- data, also in a DataModule or given to fit()
-
-    def prepare_data(self) -> None: ...
-    def setup(self, stage: str) -> None: ...
-    def teardown(self, stage: str) -> None: ...
-    def train_dataloader(self) -> Any: ...
-    def val_dataloader(self) -> Any: ...
-    def test_dataloader(self) -> Any: ...
-    def predict_dataloader(self) -> Any: ...
-
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        return batch
-
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        return batch
-
-    def transfer_batch_to_device(
-        self, batch: Any, device: torch.device, dataloader_idx: int
-    ) -> Any:
-        from renshu.data import move
-
-        return move(batch, device)
-
-    # --- hooks
+    # --- hooks; those of the data are in DataHooks
 
     def on_fit_start(self) -> None: ...
     def on_fit_end(self) -> None: ...
@@ -104,12 +83,6 @@ class Module(HyperParameters, nn.Module):
     def on_validation_model_eval(self) -> None:
         self.eval()
 
-    def on_test_model_eval(self) -> None:
-        self.eval()
-
-    def on_predict_model_eval(self) -> None:
-        self.eval()
-
     def on_validation_start(self) -> None: ...
     def on_validation_end(self) -> None: ...
     def on_validation_epoch_start(self) -> None: ...
@@ -120,24 +93,14 @@ class Module(HyperParameters, nn.Module):
     def on_validation_batch_end(
         self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None: ...
-    def on_test_start(self) -> None: ...
-    def on_test_end(self) -> None: ...
-    def on_test_epoch_start(self) -> None: ...
-    def on_test_epoch_end(self) -> None: ...
-    def on_test_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None: ...
-    def on_test_batch_end(
-        self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None: ...
-    def on_predict_start(self) -> None: ...
-    def on_predict_end(self) -> None: ...
-    def on_predict_epoch_start(self) -> None: ...
-    def on_predict_epoch_end(self) -> None: ...
-    def on_predict_batch_start(
-        self, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None: ...
-    def on_predict_batch_end(
-        self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None: ...
+
+    on_test_model_eval = on_predict_model_eval = on_validation_model_eval
+    on_test_start = on_predict_start = on_validation_start
+    on_test_end = on_predict_end = on_validation_end
+    on_test_epoch_start = on_predict_epoch_start = on_validation_epoch_start
+    on_test_epoch_end = on_predict_epoch_end = on_validation_epoch_end
+    on_test_batch_start = on_predict_batch_start = on_validation_batch_start
+    on_test_batch_end = on_predict_batch_end = on_validation_batch_end
 
     # --- stages of the optimisation that may be replaced
 
@@ -176,8 +139,6 @@ class Module(HyperParameters, nn.Module):
     ) -> None:
         """Clip the gradients of one optimiser by norm (the default) or by value, in place."""
         if gradient_clip_val:
-            from renshu.optim import clip
-
             clip(optimizer, gradient_clip_val, gradient_clip_algorithm or "norm")
 
     # --- for manual optimisation
@@ -198,14 +159,9 @@ class Module(HyperParameters, nn.Module):
 
     def toggle_optimizer(self, optimizer: Any) -> None:
         """Let only the parameters of `optimizer` require gradients until `untoggle_optimizer`."""
-        mine = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        others = [
-            p
-            for other in self.trainer.optimizers
-            for group in other.param_groups
-            for p in group["params"]
-            if id(p) not in mine and p.requires_grad
-        ]
+        mine = set(map(id, parameters(optimizer)))
+        everyone = [p for other in self.trainer.optimizers for p in parameters(other)]
+        others = [p for p in everyone if id(p) not in mine and p.requires_grad]
         for parameter in others:
             parameter.requires_grad_(False)
         self.__dict__["_toggled"] = others
@@ -242,25 +198,14 @@ class Module(HyperParameters, nn.Module):
 
         Without a Trainer it does nothing; outside the hooks of a loop it raises ConfigError.
         """
-        results = self._results
-        if results is not None:
-            results.log(
-                name,
-                value,
-                prog_bar,
-                logger,
-                on_step,
-                on_epoch,
-                reduce_fx,
-                add_dataloader_idx,
-                batch_size,
-            )
+        if self._results is not None:
+            how = (prog_bar, logger, on_step, on_epoch, reduce_fx)
+            self._results.log(name, value, how, add_dataloader_idx, batch_size)
         elif self._trainer is not None:
             raise ConfigError(
                 f"log({name!r}) was called outside the hooks of a loop",
                 where=type(self).__name__,
-                allowed="the steps and the hooks between on_train_start and on_train_end, or those"
-                " of an evaluation",
+                allowed="steps, and hooks from on_train_start to on_train_end or of an evaluation",
                 mend="use trainer.logger.log_metrics for anything else",
             )
 
@@ -300,17 +245,15 @@ class Module(HyperParameters, nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the first parameter or buffer lies; the CPU when there is none."""
-        tensor = next(self._tensors(), None)
+        tensor = next(chain(self.parameters(), self.buffers()), None)
         return torch.device("cpu") if tensor is None else tensor.device
 
     @property
     def dtype(self) -> torch.dtype:
-        tensor = next((t for t in self._tensors() if t.is_floating_point()), None)
-        return torch.get_default_dtype() if tensor is None else tensor.dtype
-
-    def _tensors(self) -> Iterator[Any]:
-        yield from self.parameters()
-        yield from self.buffers()
+        """Of the first floating point parameter or buffer."""
+        tensors = chain(self.parameters(), self.buffers())
+        found = (tensor.dtype for tensor in tensors if tensor.is_floating_point())
+        return next(found, torch.get_default_dtype())
 
     def freeze(self) -> None:
         """No parameter requires gradients, and the module is in eval mode."""
@@ -360,19 +303,14 @@ class Module(HyperParameters, nn.Module):
 
 def _accepted(cls: type, arguments: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """The arguments that `cls.__init__` takes; names what it needs and did not get."""
-    parameters = inspect.signature(cls).parameters
-    missing = [
-        name
-        for name, p in parameters.items()
-        if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-        if name not in arguments
-    ]
-    if missing:
+    taken = inspect.signature(cls).parameters
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    needed = [name for name, p in taken.items() if p.kind in named and p.default is p.empty]
+    if missing := [name for name in needed if name not in arguments]:
         raise ConfigError(
-            f"{cls.__name__} needs arguments that the checkpoint does not hold: "
-            + ", ".join(missing),
+            f"{cls.__name__} needs arguments that the checkpoint lacks: {', '.join(missing)}",
             mend=f"load_from_checkpoint(path, {', '.join(f'{n}=…' for n in missing)})",
         )
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+    if any(p.kind is p.VAR_KEYWORD for p in taken.values()):
         return arguments
-    return {k: v for k, v in arguments.items() if k in parameters or k in given}
+    return {name: v for name, v in arguments.items() if name in taken or name in given}

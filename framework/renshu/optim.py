@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from renshu.errors import ConfigError, near
+from renshu.data import as_list
+from renshu.errors import ConfigError, unknown
 from renshu.intervals import Interval
 
 if TYPE_CHECKING:
     from renshu.plan import Plan
 
-_SCHEDULER_KEYS = ("scheduler", "interval", "frequency", "monitor", "strict", "name", "every",
-                   "reduce_on_plateau")  # fmt: skip
 _OPTIMIZER_KEYS = ("optimizer", "lr_scheduler", "monitor", "frequency")
 
 
@@ -39,15 +38,7 @@ class SchedulerConfig:
         return self.every or Interval(self.frequency, f"{self.interval}s")
 
 
-@dataclass
-class Optimizers:
-    """What configure_optimizers gave, read."""
-
-    optimizers: list[Optimizer] = field(default_factory=list)
-    schedulers: list[SchedulerConfig] = field(default_factory=list)
-
-
-def read_optimizers(value: Any, where: str) -> Optimizers:
+def read_optimizers(value: Any, where: str) -> tuple[list[Optimizer], list[SchedulerConfig]]:
     """Lightning's six forms of configure_optimizers' result.
 
     None; one optimiser; a list of them; a dict with "optimizer" and perhaps "lr_scheduler"; a list
@@ -57,87 +48,58 @@ def read_optimizers(value: Any, where: str) -> Optimizers:
     Raises:
         ConfigError: anything else, with the key or value that is wrong.
     """
-    found = Optimizers()
-    if value is None:
-        return found
+    schedulers: list[Any] = []
     if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], (list, tuple)):
-        found.optimizers = list(value[0])
-        schedulers = value[1] if isinstance(value[1], (list, tuple)) else [value[1]]
-        found.schedulers = [_scheduler(s, where) for s in schedulers]
+        optimizers, schedulers = list(value[0]), as_list(value[1])
     else:
-        for item in value if isinstance(value, (list, tuple)) else [value]:
-            _read_one(item, found, where)
-    for optimizer in found.optimizers:
+        optimizers = as_list(value)
+        for number, item in enumerate(optimizers):
+            if isinstance(item, Mapping):
+                _check_keys(item, _OPTIMIZER_KEYS, "optimizer", where)
+                optimizers[number] = item["optimizer"]
+                if (scheduler := item.get("lr_scheduler")) is not None:
+                    # What it watches may be said beside it.
+                    schedulers.append({"monitor": item.get("monitor"), **_as_dict(scheduler)})
+    for optimizer in optimizers:
         if not isinstance(optimizer, Optimizer):
-            raise ConfigError(
-                f"configure_optimizers gave a {type(optimizer).__name__}",
-                where=where,
-                allowed="optimisers, dicts with 'optimizer', or (optimisers, schedulers)",
-            )
-    return found
+            said = f"configure_optimizers gave a {type(optimizer).__name__}"
+            forms = "optimisers, dicts with 'optimizer', or (optimisers, schedulers)"
+            raise ConfigError(said, where=where, allowed=forms)
+    return optimizers, [_scheduler(scheduler, where) for scheduler in schedulers]
 
 
-def _read_one(item: Any, found: Optimizers, where: str) -> None:
-    if not isinstance(item, Mapping):
-        found.optimizers.append(item)
-        return
-    _check_keys(item, _OPTIMIZER_KEYS, "optimizer", where)
-    found.optimizers.append(item["optimizer"])
-    if item.get("lr_scheduler") is not None:
-        config = _scheduler(item["lr_scheduler"], where)
-        config.monitor = config.monitor or item.get("monitor")
-        found.schedulers.append(config)
+def _as_dict(scheduler: Any) -> Mapping[str, Any]:
+    return scheduler if isinstance(scheduler, Mapping) else {"scheduler": scheduler}
 
 
-def _check_keys(item: Mapping[str, Any], known: tuple[str, ...], needed: str, where: str) -> None:
-    unknown = [key for key in item if key not in known]
-    if unknown or needed not in item:
-        fault = f"unknown key {unknown[0]!r}" if unknown else f"the key {needed!r} is missing"
-        raise ConfigError(
-            f"configure_optimizers: {fault}",
-            where=where,
-            allowed=", ".join(known),
-            mend=near(str(unknown[0]), known) if unknown else None,
-        )
+def _check_keys(item: Mapping[str, Any], known: Iterable[str], needed: str, where: str) -> None:
+    for key in item:
+        if key not in known:
+            raise unknown("key", key, known, where=where)
+    if needed not in item:
+        raise ConfigError(f"the key {needed!r} is missing", where=where, allowed=", ".join(known))
 
 
 def _scheduler(value: Any, where: str) -> SchedulerConfig:
-    if not isinstance(value, Mapping):
-        return _checked(SchedulerConfig(value), where)
-    _check_keys(value, _SCHEDULER_KEYS, "scheduler", where)
-    config = SchedulerConfig(**value)
+    given = _as_dict(value)
+    _check_keys(given, SchedulerConfig.__dataclass_fields__, "scheduler", where)
+    config = SchedulerConfig(**given)
+    config.reduce_on_plateau |= isinstance(config.scheduler, ReduceLROnPlateau)
+    if not hasattr(config.scheduler, "step"):
+        raise ConfigError(f"{type(config.scheduler).__name__} is not a scheduler", where=where)
+    if config.interval not in ("step", "epoch"):
+        raise unknown("lr_scheduler interval", config.interval, ("step", "epoch"), where)
+    if not isinstance(config.frequency, int) or config.frequency < 1:
+        said = f"lr_scheduler frequency {config.frequency!r}"
+        raise ConfigError(said, where=where, allowed="1, 2, 3 …")
     if config.every is not None:
         config.every = Interval.parse(config.every, f"{where}: lr_scheduler 'every'")
         if config.every.is_clock:
-            raise ConfigError(
-                f"a schedule cannot follow the clock ({config.every}): it would not repeat",
-                where=where,
-                allowed="steps, batches, samples, epochs",
-            )
-    return _checked(config, where)
-
-
-def _checked(config: SchedulerConfig, where: str) -> SchedulerConfig:
-    config.reduce_on_plateau |= isinstance(config.scheduler, ReduceLROnPlateau)
-    if not isinstance(config.scheduler, LRScheduler) and not hasattr(config.scheduler, "step"):
-        raise ConfigError(f"{type(config.scheduler).__name__} is not a scheduler", where=where)
-    if config.interval not in ("step", "epoch"):
-        raise ConfigError(
-            f"lr_scheduler interval {config.interval!r} is unknown",
-            where=where,
-            allowed="step, epoch",
-            mend=near(str(config.interval), ("step", "epoch")),
-        )
-    if not isinstance(config.frequency, int) or config.frequency < 1:
-        raise ConfigError(
-            f"lr_scheduler frequency {config.frequency!r}", where=where, allowed="1, 2, 3 …"
-        )
+            said = f"a schedule cannot follow the clock ({config.every}): it would not repeat"
+            raise ConfigError(said, where=where, allowed="steps, batches, samples, epochs")
     if config.reduce_on_plateau and config.monitor is None:
-        raise ConfigError(
-            "ReduceLROnPlateau needs to know what to watch",
-            where=where,
-            mend='{"scheduler": …, "monitor": "val_loss"}',
-        )
+        mend = '{"scheduler": …, "monitor": "val_loss"}'
+        raise ConfigError("ReduceLROnPlateau needs to know what to watch", where=where, mend=mend)
     return config
 
 
@@ -163,7 +125,7 @@ class OptimizerHandle:
 
     def step(self, closure: Callable[[], Any] | None = None, **kwargs: Any) -> Any:
         """One update, with the closure that computes loss and gradients if one is given."""
-        plan = self._plan
+        plan, scaler = self._plan, self._plan.precision.scaler
 
         def prepared() -> Any:
             loss = None
@@ -173,14 +135,13 @@ class OptimizerHandle:
             plan.prepare(self.optimizer)
             return loss
 
-        if plan.precision.scaler is None:
-            if closure is not None:
-                return self.optimizer.step(closure=prepared, **kwargs)
-            prepared()
-            return self.optimizer.step(**kwargs)
+        if scaler is None and closure is not None:
+            return self.optimizer.step(closure=prepared, **kwargs)
         loss = prepared()
+        if scaler is None:
+            return self.optimizer.step(**kwargs)
         plan.precision.step(self.optimizer)
-        plan.precision.scaler.update()
+        scaler.update()
         return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:

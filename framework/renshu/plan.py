@@ -13,19 +13,22 @@ from torch.optim import Optimizer
 
 from renshu import optim
 from renshu.callbacks.callback import Callback
-from renshu.data import DataModule
+from renshu.data import DataModule, cast, move
 from renshu.feed import Feed
 from renshu.intervals import Interval, Progress
 from renshu.module import Module
 from renshu.optim import SchedulerConfig
-from renshu.precision import Precision
 from renshu.results import Results
-from renshu.strategies import SingleDevice
 
 if TYPE_CHECKING:
     from renshu.trainer import Trainer
 
 Hook = Callable[..., Any]
+
+VERBS = {"train": "fit", "validation": "validate", "test": "test", "predict": "predict"}
+"""Stage → the Trainer's method for it, which is also what `setup` and `teardown` are told."""
+
+HOOKS = tuple(name for name in vars(Callback) if name.startswith("on_"))
 
 
 @dataclass
@@ -70,9 +73,17 @@ class Plan:
     """What the loops work with. Built by the Trainer; the loops decide nothing that is in here.
 
     Attributes:
+        stage: train, validation, test or predict.
         hooks: hook name → those who override it, bound, in the order of their calls.
         transfers: what is done to a batch before a step: user hooks, moving, casting.
+        forward: context of every step, or None.
+        feed: training batches; None in an evaluation.
+        val_feeds: the batches of an evaluation, one feed a loader.
+        closure: the optimiser is given a closure: LBFGS, or an own `optimizer_step`.
+        takes: how many arguments `training_step` takes.
         accumulate: micro-batches an optimiser step.
+        plain_gradients: parameters whose gradients are set to None; or None if hooks must run.
+        limits: training ends when any of these is due.
         watched: losses and gradient norms since the last look, with the step they belong to.
         marks: event name → how often it was due and done.
         wake: total of batches at which the next event may be due.
@@ -83,29 +94,23 @@ class Plan:
     module: Module
     datamodule: DataModule | None
     callbacks: list[Callback]
-    strategy: SingleDevice
-    precision: Precision
-    hooks: dict[str, list[Hook]]
-    transfers: list[Hook]
-    results: Results
+    stage: str
     progress: Progress = field(default_factory=Progress)
 
-    feed: Feed | None = None
+    feed: Any = None
     val_feeds: list[Feed] = field(default_factory=list)
     sanity_batches: int = 0
 
     optimizers: list[Optimizer] = field(default_factory=list)
     schedulers: list[SchedulerConfig] = field(default_factory=list)
+    handles: list[Any] = field(default_factory=list)
     automatic: bool = True
     closure: bool = False
-    takes_index: bool = True
+    takes: int = 2
     accumulate: int = 1
-    clip_value: float | None = None
-    clip_algorithm: str = "norm"
     clip_by_module: bool = False
     plain_gradients: list[Tensor] | None = None
     own_backward: bool = False
-    forward: Any = None
     window: Window = field(default_factory=Window)
     stepped: bool = False
 
@@ -113,19 +118,57 @@ class Plan:
     marks: dict[str, int] = field(default_factory=dict)
     wake: float = 0
     max_epochs: int | None = None
-    min_epochs: int = 0
     max_steps: int | None = None
-    min_steps: int = 0
-    stop_after: Interval | None = None
-    max_seconds: float | None = None
+    limits: list[Interval] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
 
-    check_finite: bool = True
     watched: list[tuple[int, str, Tensor]] = field(default_factory=list)
     loss: Tensor | None = None
     halt: bool = False
     signal: int | None = None
     resumed: bool = False
+
+    def __post_init__(self) -> None:
+        trainer = self.trainer
+        self.options, self.strategy = trainer.options, trainer.strategy
+        self.precision = trainer.precision
+        self.forward = self.precision.forward()
+        self.results = Results("train", self.strategy.device)
+        self.hooks = {name: self._listeners(name) for name in HOOKS}
+        self.transfers = self._transfers()
+
+    def _listeners(self, name: str) -> list[Hook]:
+        """The bound methods that override a hook: callbacks in order, then the module.
+
+        Callbacks that watch a value come last at the end of a training epoch: by then all is
+        logged.
+        """
+        late = name == "on_train_epoch_end"
+        first: list[Hook] = []
+        last: list[Hook] = []
+        for callback in self.callbacks:
+            if overrides(callback, name, Callback):
+                hook = partial(getattr(callback, name), self.trainer, self.module)
+                (last if late and hasattr(callback, "monitor") else first).append(hook)
+        own = [getattr(self.module, name)] if overrides(self.module, name, Module) else []
+        return [*first, *own, *last]
+
+    def _transfers(self) -> list[Hook]:
+        """What is done to each batch before its step; nothing in the common case on the CPU."""
+        owners = ((self.datamodule, DataModule), (self.module, Module))
+
+        def own(name: str) -> list[Hook]:
+            return [getattr(o, name) for o, base in owners if overrides(o, name, base)][:1]
+
+        device, dtype = self.strategy.device, self.precision.dtype
+        found = own("on_before_batch_transfer")
+        if transfer := own("transfer_batch_to_device"):
+            found.append(lambda batch, number: transfer[0](batch, device, number))
+        elif device.type != "cpu":
+            found.append(lambda batch, _: move(batch, device))
+        if self.precision.casts:
+            found.append(lambda batch, _: cast(batch, dtype))
+        return found + own("on_after_batch_transfer")
 
     def call(self, name: str, *arguments: Any) -> None:
         """Call everybody who listens to a hook."""
@@ -138,68 +181,26 @@ class Plan:
             self.precision.scaler.unscale_(optimizer)
         for hook in self.hooks["on_before_optimizer_step"]:
             hook(optimizer)
-        if not self.automatic:
-            return
-        if self.clip_by_module:
-            self.module.configure_gradient_clipping(optimizer, self.clip_value, self.clip_algorithm)
-        elif self.clip_value:
-            norm = optim.clip(optimizer, self.clip_value, self.clip_algorithm)
+        limit = self.options.gradient_clip_val
+        algorithm = self.options.gradient_clip_algorithm or "norm"
+        if self.automatic and self.clip_by_module:
+            self.module.configure_gradient_clipping(optimizer, limit, algorithm)
+        elif self.automatic and limit:
+            norm = optim.clip(optimizer, limit, algorithm)
             if norm is not None and self.precision.scaler is None:
                 self.watched.append((self.progress.step, "gradient norm", norm.detach()))
+
+    def note_step(self, *_: Any) -> None:
+        """A hook of optimisers that step by themselves."""
+        self.stepped = True
 
     def clock(self) -> None:
         """Bring the progress's seconds up to date."""
         self.progress.seconds = time.monotonic() - self.started
 
 
-_RETURNING = ("on_train_batch_start",)
-STEP_HOOKS = (
-    "on_train_batch_start",
-    "on_train_batch_end",
-    "on_before_backward",
-    "on_after_backward",
-    "on_before_optimizer_step",
-    "on_before_zero_grad",
-)
-_STAGES = ("train", "validation", "test", "predict")
-HOOKS = (
-    "on_fit_start",
-    "on_fit_end",
-    "on_sanity_check_start",
-    "on_sanity_check_end",
-    *STEP_HOOKS[2:],
-    *(f"on_{s}_{e}" for s in _STAGES for e in ("start", "end", "epoch_start", "epoch_end")),
-    *(f"on_{s}_{e}" for s in _STAGES for e in ("batch_start", "batch_end")),
-)
-
-
-def listeners(trainer: Trainer, module: Module, callbacks: list[Callback]) -> dict[str, list[Hook]]:
-    """For each hook the bound methods that override it: callbacks in order, then the module.
-
-    Callbacks that watch a value come last at the end of a training epoch: by then all is logged.
-    """
-    found: dict[str, list[Hook]] = {}
-    for name in HOOKS:
-        late = name == "on_train_epoch_end"
-        first = [c for c in callbacks if not (late and hasattr(c, "monitor"))]
-        last = [c for c in callbacks if late and hasattr(c, "monitor")]
-        hooks: list[Hook] = [
-            partial(getattr(c, name), trainer, module)
-            for c in first
-            if overrides(c, name, Callback)
-        ]
-        if overrides(module, name, Module):
-            hooks.append(getattr(module, name))
-        hooks += [
-            partial(getattr(c, name), trainer, module) for c in last if overrides(c, name, Callback)
-        ]
-        found[name] = hooks
-    return found
-
-
 def overrides(item: object, name: str, base: type) -> bool:
     """Whether an object has a method of its own in place of the base class's."""
     method = getattr(item, name, None)
-    return method is not None and getattr(method, "__func__", method) is not getattr(
-        base, name, None
-    )
+    inherited = getattr(base, name, None)
+    return method is not None and getattr(method, "__func__", method) is not inherited

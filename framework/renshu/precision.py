@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from renshu.data import cast
 from renshu.errors import ConfigError, near
 from renshu.options import PRECISIONS
+
+_DTYPES = {"bf16": torch.bfloat16, "16": torch.float16, "32": torch.float32, "64": torch.float64}
 
 
 def precision_name(value: str | int) -> str:
     """The full name of a precision given by Lightning's full or short name."""
+    names = {short: name for name, shorts in PRECISIONS.items() for short in (name, *shorts)}
     text = str(value)
-    for name, short in PRECISIONS.items():
-        if text == name or text in short:
-            return name
-    names = [*PRECISIONS, *(s for short in PRECISIONS.values() for s in short)]
-    raise ConfigError(
-        f"there is no precision {text!r}",
-        where="precision",
-        allowed=", ".join(PRECISIONS) + "; short: 32, bf16, 16, 64",
-        mend=near(text, names),
-    )
+    if text not in names:
+        allowed = ", ".join(PRECISIONS) + "; short: 32, bf16, 16, 64"
+        raise ConfigError(
+            f"there is no precision {text!r}", allowed=allowed, mend=near(text, names)
+        )
+    return names[text]
 
 
 class Precision:
@@ -34,41 +32,32 @@ class Precision:
 
     Attributes:
         scaler: the gradient scaler of 16-mixed, else None.
-        autocasts: whether the forward pass runs under autocast.
+        casts: whether model and batches change their dtype.
     """
 
     def __init__(self, name: str | int, device: torch.device):
-        self.name = precision_name(name)
-        self.device = device
-        self.autocasts = self.name.endswith("-mixed")
-        self.dtype = {"bf16": torch.bfloat16, "16": torch.float16, "64": torch.float64}.get(
-            self.name.split("-")[0], torch.float32
-        )
-        self.scaler: Any = None
-        if self.name == "16-mixed":
-            self.scaler = torch.amp.GradScaler(device.type)
+        self.name, self.device = precision_name(name), device
+        bits, _, kind = self.name.partition("-")
+        self.dtype = _DTYPES[bits]
+        self.casts = kind == "true" and bits != "32"
+        self.scaler: Any = torch.amp.GradScaler(device.type) if self.name == "16-mixed" else None
         self._skipped = True
-        _check_device(self.name, device)
-
-    @property
-    def casts(self) -> bool:
-        """Whether model and batches change their dtype."""
-        return self.name in ("bf16-true", "64-true")
+        if bits == "64" and device.type in ("mps", "xla"):
+            raise ConfigError(f"{device.type} has no 64-bit numbers", where="precision=64-true")
+        if bits == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+            others = 'precision="16-mixed" or "32-true"'
+            raise ConfigError("this GPU has no bfloat16", where=f"precision={name}", mend=others)
 
     def convert_module(self, module: nn.Module) -> None:
         """Bring the parameters and buffers into the dtype of a "true" precision, in place."""
         if self.casts:
             module.to(dtype=self.dtype)
 
-    def convert_batch(self, batch: Any) -> Any:
-        """Floating point tensors of a batch in the dtype of a "true" precision."""
-        return cast(batch, self.dtype)
-
-    def forward(self) -> AbstractContextManager[Any]:
-        """The context of every step."""
-        if self.autocasts:
+    def forward(self) -> AbstractContextManager[Any] | None:
+        """The context of every step; None when it needs none."""
+        if self.name.endswith("-mixed"):
             return torch.autocast(self.device.type, dtype=self.dtype)
-        return _DefaultDtype(self.dtype) if self.casts else nullcontext()
+        return _DefaultDtype(self.dtype) if self.casts else None
 
     # --- with the scaler
 
@@ -102,7 +91,7 @@ class _DefaultDtype:
     """torch's default dtype for the length of a block; unlike a generator's, usable again."""
 
     def __init__(self, dtype: torch.dtype):
-        self.dtype, self.before = dtype, dtype
+        self.dtype = self.before = dtype
 
     def __enter__(self) -> None:
         self.before = torch.get_default_dtype()
@@ -110,14 +99,3 @@ class _DefaultDtype:
 
     def __exit__(self, *error: object) -> None:
         torch.set_default_dtype(self.before)
-
-
-def _check_device(name: str, device: torch.device) -> None:
-    if name == "64-true" and device.type in ("mps", "xla"):
-        raise ConfigError(f"{device.type} has no 64-bit numbers", where="precision=64-true")
-    if name.startswith("bf16") and device.type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise ConfigError(
-            "this GPU has no bfloat16",
-            where=f"precision={name}",
-            mend='precision="16-mixed" or "32-true"',
-        )

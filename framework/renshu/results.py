@@ -4,36 +4,37 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from renshu.data import batch_size as leading_dimension
-from renshu.errors import ConfigError
+from renshu.data import move
+from renshu.errors import ConfigError, unknown
 
 BATCH = "batch"
 """Phase of the steps and the hooks around a batch; other phases are "epoch" and None."""
 
-_DEFAULTS = {
-    ("train", BATCH): (True, False),
-    ("train", "epoch"): (False, True),
-    ("evaluate", BATCH): (False, True),
-    ("evaluate", "epoch"): (False, True),
-}
+How = tuple[bool, bool | None, bool | None, bool | None, str | Callable[..., Any]]
+"""What `log` was told beside the value: prog_bar, logger, on_step, on_epoch, reduce_fx."""
 
 
+@dataclass(eq=False)
 class Entry:
     """One logged name: how it is reduced, and its running value."""
 
-    def __init__(self, name: str, on_step: bool, on_epoch: bool, prog_bar: bool, logger: bool):
-        self.name, self.on_step, self.on_epoch = name, on_step, on_epoch
-        self.prog_bar, self.logger = prog_bar, logger
-        self.reduce = "mean"
-        self.value: Any = None
-        self.total: Tensor | None = None
-        self.weight: Any = 0
-        self.metric: Any = None
+    name: str
+    on_step: bool
+    on_epoch: bool
+    prog_bar: bool
+    logger: bool
+    reduce: str = "mean"
+    value: Any = None
+    total: Tensor | None = None
+    weight: Any = 0
+    metric: Any = None
 
     @property
     def step_name(self) -> str:
@@ -67,52 +68,37 @@ class Results:
         self.count: int | None = None
         self.loader: int | None = None
         self.entries: dict[Any, Entry] = {}
-        # float64 keeps an epoch's mean exact to 1e-7; MPS and XLA have none.
-        wide = device.type in ("cpu", "cuda")
-        self.dtype = torch.float64 if wide else torch.float32
+        self.dtype = _wide(device)
 
     def log(
-        self,
-        name: str,
-        value: Any,
-        prog_bar: bool,
-        logger: bool | None,
-        on_step: bool | None,
-        on_epoch: bool | None,
-        reduce: str | Callable[..., Any],
-        add_loader: bool,
-        batch_size: int | None,
+        self, name: str, value: Any, how: How, add_loader: bool, batch_size: int | None
     ) -> None:
         key = name if self.loader is None or not add_loader else (name, self.loader)
         entry = self.entries.get(key)
         if entry is None:
-            entry = self._enter(key, value, prog_bar, logger, on_step, on_epoch, reduce)
+            entry = self._enter(key, value, *how)
         if isinstance(value, Tensor):
             value = value.detach()
             if value.numel() != 1:
                 raise _not_a_number(name, f"a Tensor of shape {list(value.shape)}")
         elif entry.metric is not None:
-            self._log_metric(entry, value)
+            if value is not entry.metric:
+                raise ConfigError(f"{entry.name!r} was logged with another metric object before")
+            if entry.on_step:
+                entry.value = value._forward_cache
             return
         entry.value = value
         if entry.on_epoch:
             self._add(entry, value, batch_size)
 
     def _enter(
-        self,
-        key: Any,
-        value: Any,
-        prog_bar: bool,
-        logger: bool | None,
-        on_step: bool | None,
-        on_epoch: bool | None,
-        reduce: str | Callable[..., Any],
+        self, key: Any, value: Any, prog_bar: bool, logger: Any, step: Any, epoch: Any, reduce: Any
     ) -> Entry:
         """The first value under a name decides how the name is treated."""
         name = key if isinstance(key, str) else f"{key[0]}/dataloader_idx_{key[1]}"
-        default_step, default_epoch = _DEFAULTS[self.loop, self.phase]
-        step = default_step if on_step is None else on_step
-        epoch = default_epoch if on_epoch is None else on_epoch
+        in_step = self.loop == "train" and self.phase == BATCH
+        step = in_step if step is None else step
+        epoch = not in_step if epoch is None else epoch
         if step and self.phase == "epoch":
             raise ConfigError(
                 f"log({name!r}, on_step=True) in a hook of an epoch: there is no step",
@@ -121,10 +107,10 @@ class Results:
         entry = Entry(name, step, epoch, prog_bar, logger is not False)
         if _is_metric(value):
             entry.metric = value
-        elif not isinstance(value, (Tensor, int, float)):
-            raise _not_a_number(name, type(value).__name__)
-        else:
+        elif isinstance(value, (Tensor, int, float)):
             entry.reduce = _reduction(reduce, name)
+        else:
+            raise _not_a_number(name, type(value).__name__)
         self.entries[key] = entry
         return entry
 
@@ -142,12 +128,6 @@ class Results:
             entry.total = value.to(self.dtype, copy=True)
         else:
             entry.total = _REDUCTIONS[entry.reduce](entry.total, value.to(self.dtype))
-
-    def _log_metric(self, entry: Entry, metric: Any) -> None:
-        if metric is not entry.metric:
-            raise ConfigError(f"{entry.name!r} was logged with another metric object before")
-        if entry.on_step:
-            entry.value = metric._forward_cache
 
     def weight(self) -> int:
         """How many samples the current batch has."""
@@ -167,21 +147,18 @@ class Results:
         }
 
     def newest(self) -> dict[str, Any]:
-        """Newest value of every name logged on_step, whoever it is meant for."""
-        return {
-            name: entry.value
-            for entry in self.entries.values()
-            if entry.on_step and entry.value is not None
-            for name in {entry.step_name, entry.name}
-        }
+        """Newest value of every name, whoever it is meant for; at an epoch's end the epoch's."""
+        logged = [e for e in self.entries.values() if e.on_step and e.value is not None]
+        found = {name: entry.value for entry in logged for name in (entry.step_name, entry.name)}
+        if self.phase == "epoch":
+            for name, (entry, value) in self.epoch_values().items():
+                found[name] = found[entry.name] = value
+        return found
 
     def epoch_values(self) -> dict[str, tuple[Entry, Any]]:
         """The epoch's reduced values by name."""
-        found = {}
-        for entry in self.entries.values():
-            if entry.on_epoch and (value := entry.epoch_value()) is not None:
-                found[entry.epoch_name] = entry, value
-        return found
+        values = [(e, e.epoch_value()) for e in self.entries.values() if e.on_epoch]
+        return {e.epoch_name: (e, value) for e, value in values if value is not None}
 
     def reset(self) -> None:
         """Start an epoch: sums empty, logged metrics reset."""
@@ -195,23 +172,13 @@ class Results:
 
     def state_dict(self) -> list[dict[str, Any]]:
         """The running values; a metric's own state is saved with the module's metrics."""
-        return [
-            {"key": key, **{slot: getattr(entry, slot) for slot in _SAVED}}
-            for key, entry in self.entries.items()
-            if entry.metric is None
-        ]
+        running = {key: entry for key, entry in self.entries.items() if entry.metric is None}
+        return [{"key": key, **vars(entry)} for key, entry in running.items()]
 
     def load_state_dict(self, state: list[dict[str, Any]]) -> None:
-        self.entries = {}
-        for saved in state:
-            entry = Entry(saved["name"], False, False, False, False)
-            for slot in _SAVED:
-                value = saved[slot]
-                setattr(entry, slot, value.to(self.device) if isinstance(value, Tensor) else value)
-            self.entries[saved["key"]] = entry
+        saved = move(state, self.device)
+        self.entries = {entry.pop("key"): Entry(**entry) for entry in saved}
 
-
-_SAVED = ("name", "on_step", "on_epoch", "prog_bar", "logger", "reduce", "value", "total", "weight")
 
 _REDUCTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "sum": torch.add,
@@ -224,9 +191,7 @@ def _reduction(reduce: str | Callable[..., Any], name: str) -> str:
     text = reduce if isinstance(reduce, str) else getattr(reduce, "__name__", str(reduce))
     text = {"avg": "mean", "amin": "min", "amax": "max"}.get(text, text)
     if text != "mean" and text not in _REDUCTIONS:
-        raise ConfigError(
-            f"log({name!r}, reduce_fx={reduce!r}) is unknown", allowed="mean, sum, min, max"
-        )
+        raise unknown("reduce_fx", text, ("mean", *_REDUCTIONS), where=f"log({name!r})")
     return text
 
 
@@ -257,10 +222,7 @@ def load_metric_states(module: nn.Module, states: dict[str, Any], device: torch.
     for name, metric in _metrics(module):
         if name in states:
             for key, value in states[name]["values"].items():
-                moved = (
-                    [v.to(device) for v in value] if isinstance(value, list) else value.to(device)
-                )
-                setattr(metric, key, moved)
+                setattr(metric, key, move(value, device))
             metric._update_count = states[name]["count"]
 
 
@@ -270,13 +232,28 @@ def _metrics(module: nn.Module) -> Iterable[tuple[str, Any]]:
     return [(name, part) for name, part in module.named_modules() if _is_metric(part)]
 
 
+def by_loader(values: dict[str, float], loaders: int) -> list[dict[str, float]]:
+    """One dict a loader; a name without a loader's suffix stands in all."""
+    if loaders == 1:
+        return [values]
+    suffixes = tuple(f"/dataloader_idx_{number}" for number in range(loaders))
+    shared = {name: value for name, value in values.items() if not name.endswith(suffixes)}
+    own = [{n: v for n, v in values.items() if n.endswith(suffix)} for suffix in suffixes]
+    return [shared | found for found in own]
+
+
 def to_host(values: Iterable[Any]) -> list[float]:
     """Numbers and 0-dim tensors → floats, with one transfer for all tensors."""
     items = list(values)
     tensors = [v.detach().reshape(()) for v in items if isinstance(v, Tensor)]
+    read: list[float] = []
     if tensors:
-        wide = tensors[0].device.type in ("cpu", "cuda")
-        read = iter(torch.stack([t.double() if wide else t.float() for t in tensors]).tolist())
-    else:
-        read = iter(())
-    return [next(read) if isinstance(v, Tensor) else float(v) for v in items]
+        wide = _wide(tensors[0].device)
+        read = torch.stack([t.to(wide) for t in tensors]).tolist()
+    numbers = iter(read)
+    return [next(numbers) if isinstance(v, Tensor) else float(v) for v in items]
+
+
+def _wide(device: torch.device) -> torch.dtype:
+    """float64 keeps an epoch's mean exact to 1e-7; MPS and XLA have none."""
+    return torch.float64 if device.type in ("cpu", "cuda") else torch.float32

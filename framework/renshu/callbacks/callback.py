@@ -1,4 +1,4 @@
-"""The callback interface. A hook that a class does not override costs nothing: it is never called."""
+"""The callback interface. A hook that a class does not override is never called."""
 
 from __future__ import annotations
 
@@ -84,36 +84,9 @@ class Callback:
         dataloader_idx: int = 0,
     ) -> None: ...
 
-    def on_test_start(self, trainer: Trainer, module: Module) -> None: ...
-    def on_test_end(self, trainer: Trainer, module: Module) -> None: ...
-    def on_test_epoch_start(self, trainer: Trainer, module: Module) -> None: ...
-    def on_test_epoch_end(self, trainer: Trainer, module: Module) -> None: ...
-    def on_test_batch_start(
-        self, trainer: Trainer, module: Module, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None: ...
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        module: Module,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None: ...
-
-    def on_predict_start(self, trainer: Trainer, module: Module) -> None: ...
-    def on_predict_end(self, trainer: Trainer, module: Module) -> None: ...
-    def on_predict_epoch_start(self, trainer: Trainer, module: Module) -> None: ...
-    def on_predict_epoch_end(self, trainer: Trainer, module: Module) -> None: ...
-    def on_predict_batch_start(
-        self, trainer: Trainer, module: Module, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None: ...
-    def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        module: Module,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None: ...
+    on_test_start = on_predict_start = on_validation_start
+    on_test_end = on_predict_end = on_validation_end
+    on_test_epoch_start = on_predict_epoch_start = on_validation_epoch_start
+    on_test_epoch_end = on_predict_epoch_end = on_validation_epoch_end
+    on_test_batch_start = on_predict_batch_start = on_validation_batch_start
+    on_test_batch_end = on_predict_batch_end = on_validation_batch_end
