@@ -10,10 +10,10 @@ from typing import Any
 class Logger:
     """Receives the values of a run.
 
-    The trainer calls `open` with the run's folder before the first value, `save` before a checkpoint
-    becomes valid, and `finalize` once at the end, also after an error. After a resume it sends again
-    what was logged after the checkpoint; a logger drops the records up to its durable high-water
-    mark, which are equal, so that no step is twice in it and none is missing.
+    The trainer calls `open` with the run's folder before the first value, `save` before a
+    checkpoint becomes valid, and `finalize` once at the end, also after an error. After a resume
+    it sends again what was logged after the checkpoint; a logger drops the records up to its
+    durable high-water mark, which are equal, so that no step is twice in it and none is missing.
     """
 
     name: str = "logger"
