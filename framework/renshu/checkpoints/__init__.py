@@ -1,16 +1,17 @@
 """Checkpoints: a codec for state, a format on disk, saving in the background, restoring."""
 
 from renshu.checkpoints.format import (
+    Manifest,
     Snapshot,
     listing,
     newest,
     read,
+    read_manifest,
     read_weights,
     snapshot,
     verify,
     write,
 )
-from renshu.checkpoints.manifest import Manifest, read_manifest
 from renshu.checkpoints.restore import (
     capture_optimizer,
     capture_scheduler,

@@ -7,27 +7,50 @@ becomes a reference to an entry of a safetensors file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import base64
+import json
+import pathlib
+import re
+import sys
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from renshu.checkpoints.decoder import Decoder
-from renshu.checkpoints.encoder import Encoder
+from renshu.checkpoints import tensors as geometry
 from renshu.errors import CheckpointError
+
+MAX_DEPTH = 100
+"""How deep state may be nested."""
+ALLOWED = (
+    "None, bool, int, float, str, bytes, Path, list, tuple, dict, Counter, OrderedDict, "
+    "defaultdict, deque, set, frozenset, numpy arrays and scalars, tensors (also sparse_coo and "
+    "sparse_csr), torch.Size, torch.dtype, torch.device"
+)
+_MAPPINGS = (dict, OrderedDict, Counter, defaultdict)
+_KIND_NAMES = {kind: kind.__name__ for kind in (tuple, set, frozenset, deque, *_MAPPINGS)}
+_KIND_NAMES |= {list: "list", torch.Size: "size"}
+_BUILTINS = (int, float, str, bool, list, dict, set, tuple)
+_FACTORIES = {None: None, **{kind.__name__: kind for kind in _BUILTINS}}
+_NUMPY_KINDS = frozenset("biufcmMSU")
+_PLAIN = 1 << 1000
+"""Below it a number is plain JSON: finite, and with no more digits than Python parses."""
+_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def encode(
-    tree: Any, path: str = "state", *, copy: bool = False, names: Mapping[str, str] | None = None
+    tree: Any, path: str = "state", *, copy: bool = False, separate: bool = False
 ) -> tuple[Any, dict[str, Tensor]]:
     """Turn a tree of state into a JSON tree and the tensors it refers to.
 
     Args:
-        tree: any nesting of the types in `encoder.ALLOWED`.
+        tree: any nesting of the types in `ALLOWED`.
         path: what the tree is called in errors and tensor names.
         copy: whether the tensors are copies, untouched by later training steps.
-        names: names of tensors by their path, for files that others read: each is then stored on
-            its own and in full; else the path is the name.
+        separate: for files that others read: tensors that share memory are stored apart, in full.
 
     Returns:
         The JSON tree and contiguous CPU tensors by name, all of a dtype that safetensors knows.
@@ -35,8 +58,8 @@ def encode(
     Raises:
         CheckpointError: something cannot be saved, with its path, or the tree contains itself.
     """
-    encoder = Encoder(copy, names)
-    return encoder.encode(tree, path), encoder.finish()
+    encoder = _Encoder(copy, separate)
+    return encoder.encode(tree, path), encoder.tensors.finish()
 
 
 def decode(tree: Any, tensors: Mapping[str, Tensor], path: str = "state") -> Any:
@@ -47,9 +70,215 @@ def decode(tree: Any, tensors: Mapping[str, Tensor], path: str = "state") -> Any
     Raises:
         CheckpointError: the JSON tree is not one that `encode` writes, or does not fit the tensors.
     """
-    decoder = Decoder(tensors)
-    result = decoder.decode(tree, path)
-    unused = sorted(set(tensors) - decoder.views.used)
-    if unused:
+    decoder = _Decoder(tensors)
+    try:
+        result = decoder.decode(tree)
+    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as e:
+        what = f"this is not what renshu wrote: {type(e).__name__}: {e}"
+        raise CheckpointError(what, where=path, allowed=ALLOWED) from e
+    if unused := sorted(set(tensors) - decoder.tensors.used):
         raise CheckpointError(f"the tensor {unused[0]!r} belongs nowhere", where=path)
     return result
+
+
+class _Encoder:
+    """Encodes one tree; `tensors.finish` then completes the references in it."""
+
+    def __init__(self, copy: bool, separate: bool) -> None:
+        self.tensors = geometry.Writer(copy, separate)
+        self.around: set[int] = set()
+
+    def encode(self, value: Any, path: str) -> Any:
+        """The JSON of a value; exact types, so that no subclass comes back as its base."""
+        kind = type(value)
+        if kind is bool or value is None:
+            return value
+        if kind is str:
+            return value if _is_text(value) else {"$": "str", "hex": _hex(value)}
+        if kind is int:
+            return value if -_PLAIN < value < _PLAIN else {"$": "int", "hex": hex(value)}
+        if kind is float:
+            return value if -_PLAIN < value < _PLAIN else {"$": "float", "value": repr(value)}
+        if kind in _KIND_NAMES:
+            return self._nested(value, path)
+        if isinstance(value, Tensor):
+            return self._tensor(value, path)
+        return self._leaf(value, path)
+
+    def _nested(self, value: Any, path: str) -> Any:
+        if id(value) in self.around:
+            raise CheckpointError(f"{path} contains itself and cannot be saved", where=path)
+        if len(self.around) >= MAX_DEPTH:
+            raise CheckpointError("state is nested too deep", where=path, allowed=MAX_DEPTH)
+        self.around.add(id(value))
+        result = self._container(value, path)
+        self.around.discard(id(value))
+        return result
+
+    def _container(self, value: Any, path: str) -> Any:
+        kind = type(value)
+        if kind is list:
+            return self._items(value, path)
+        if kind is dict and "$" not in value and all(map(_is_text, value)):
+            return {key: self.encode(item, _join(path, key)) for key, item in value.items()}
+        marked: dict[str, Any] = {"$": _KIND_NAMES[kind]}
+        if kind is deque:
+            marked["maxlen"] = value.maxlen
+        if kind is defaultdict:
+            marked["factory"] = name = getattr(value.default_factory, "__name__", None)
+            if _FACTORIES.get(name) is not value.default_factory:
+                raise _refusal(path, f"defaultdict with the factory {value.default_factory!r}")
+        if kind in _MAPPINGS:
+            marked["items"] = [
+                [self.encode(key, f"{path} key {key!r}"), self.encode(item, _join(path, key))]
+                for key, item in value.items()
+            ]
+        else:
+            marked["items"] = self._items(value, path)
+        if kind in (set, frozenset):  # in an order that does not differ from process to process
+            marked["items"].sort(key=json.dumps)
+        return marked
+
+    def _items(self, values: Any, path: str) -> list[Any]:
+        # Long runs of numbers (random.getstate() is 625 ints, a loss history) cost one pass.
+        if set(map(type, values)) <= {int, float} and all(-_PLAIN < n < _PLAIN for n in values):
+            return list(values)
+        return [self.encode(value, f"{path}[{i}]") for i, value in enumerate(values)]
+
+    def _tensor(self, value: Tensor, path: str) -> Any:
+        if (fault := geometry.fault(value)) is not None:
+            raise _refusal(path, fault)
+        value = value.detach()
+        if value.layout is torch.strided:
+            return self.tensors.add(value, path)
+        if value.layout is torch.sparse_coo:
+            parts = value._indices(), value._values()
+        else:
+            parts = value.crow_indices(), value.col_indices(), value.values()
+        refs = [self.tensors.add(part, f"{path}.{i}") for i, part in enumerate(parts)]
+        marked = {"$": str(value.layout)[6:], "shape": list(value.shape), "parts": refs}
+        return {**marked, "coalesced": len(refs) == 2 and value.is_coalesced()}
+
+    def _leaf(self, value: Any, path: str) -> Any:
+        if type(value) is bytes:
+            return {"$": "bytes", "base64": base64.b64encode(value).decode()}
+        if isinstance(value, pathlib.PurePath):
+            return {"$": "path", "value": self.encode(str(value), path)}
+        if isinstance(value, torch.dtype):
+            return {"$": "dtype", "value": str(value)[6:]}
+        if isinstance(value, torch.device):
+            return {"$": "device", "value": str(value)}
+        np = sys.modules.get("numpy")
+        if np is None or not (isinstance(value, np.generic) or type(value) is np.ndarray):
+            raise _refusal(path, type(value).__qualname__)
+        if value.dtype.kind not in _NUMPY_KINDS:
+            raise _refusal(path, f"numpy {type(value).__name__} of dtype {value.dtype}")
+        if isinstance(value, np.generic):
+            return {"$": "scalar", "dtype": value.dtype.str, "hex": value.tobytes().hex()}
+        array = np.array(value, order="C")  # a copy that torch may write to
+        try:
+            data = torch.from_numpy(array)
+        except (TypeError, ValueError):  # a dtype or byte order that torch does not have
+            data = torch.from_numpy(array.reshape(-1).view(np.uint8))
+        marked = {"$": "array", "dtype": value.dtype.str, "shape": list(value.shape)}
+        return {**marked, "data": self.tensors.add(data, path)}
+
+
+class _Decoder:
+    """Rebuilds one tree; the JSON may have been written by anyone."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self.tensors = geometry.Reader(tensors)
+
+    def decode(self, tree: Any) -> Any:
+        if type(tree) is list:
+            return self.items(tree)
+        if type(tree) is not dict:
+            return tree
+        if "$" in tree:
+            return _KINDS[tree["$"]](self, tree)
+        return {key: self.decode(item) for key, item in tree.items()}
+
+    def items(self, values: Any) -> list[Any]:
+        if type(values) is not list:
+            raise TypeError("items must be a list")
+        return [self.decode(value) for value in values]
+
+    def pairs(self, tree: dict[str, Any]) -> dict[Any, Any]:
+        pairs = dict(self.items(tree["items"]))
+        if len(pairs) != len(tree["items"]):
+            raise ValueError("a key stands twice")
+        return pairs
+
+    def sparse(self, tree: dict[str, Any]) -> Tensor:
+        parts = [self.tensors.get(part) for part in tree["parts"]]
+        make = torch.sparse_coo_tensor if tree["$"] == "sparse_coo" else torch.sparse_csr_tensor
+        value = make(*parts, size=tree["shape"], check_invariants=True)
+        return value._coalesced_(True) if tree["coalesced"] is True else value
+
+    def array(self, tree: dict[str, Any]) -> Any:
+        flat = self.tensors.get(tree["data"]).numpy().reshape(-1)
+        return flat.view(_numpy_dtype(tree["dtype"])).reshape(tree["shape"])
+
+    def scalar(self, tree: dict[str, Any]) -> Any:
+        import numpy as np
+
+        data, dtype = bytes.fromhex(tree["hex"]), _numpy_dtype(tree["dtype"])
+        return np.frombuffer(data, dtype=dtype)[0] if dtype.itemsize else dtype.type()
+
+
+_KINDS: dict[str, Callable[[_Decoder, dict[str, Any]], Any]] = {
+    "int": lambda self, tree: int(tree["hex"], 16),
+    "float": lambda self, tree: float(tree["value"]),
+    "str": lambda self, tree: bytes.fromhex(tree["hex"]).decode("utf-8", "surrogatepass"),
+    "bytes": lambda self, tree: base64.b64decode(tree["base64"], validate=True),
+    "path": lambda self, tree: pathlib.Path(self.decode(tree["value"])),
+    "dtype": lambda self, tree: geometry.DTYPES[tree["value"]],
+    "device": lambda self, tree: torch.device(tree["value"]),
+    "tuple": lambda self, tree: tuple(self.items(tree["items"])),
+    "set": lambda self, tree: set(self.items(tree["items"])),
+    "frozenset": lambda self, tree: frozenset(self.items(tree["items"])),
+    "size": lambda self, tree: torch.Size(self.items(tree["items"])),
+    "deque": lambda self, tree: deque(self.items(tree["items"]), tree["maxlen"]),
+    "dict": _Decoder.pairs,
+    "OrderedDict": lambda self, tree: OrderedDict(self.pairs(tree)),
+    "Counter": lambda self, tree: Counter(self.pairs(tree)),
+    "defaultdict": lambda self, tree: defaultdict(_FACTORIES[tree["factory"]], self.pairs(tree)),
+    "tensor": lambda self, tree: self.tensors.get(tree),
+    "sparse_coo": _Decoder.sparse,
+    "sparse_csr": _Decoder.sparse,
+    "array": _Decoder.array,
+    "scalar": _Decoder.scalar,
+}
+
+
+def _join(path: str, key: Any) -> str:
+    """The path of an item: `optimizers[0].state[3].exp_avg`; the first key stands as it is."""
+    if type(key) is str and (not path or _WORD.fullmatch(key)):
+        return f"{path}.{key}" if path else key
+    return f"{path}[{key!r}]"
+
+
+def _refusal(path: str, kind: str) -> CheckpointError:
+    mend = "save plain values, and rebuild the object from them when loading"
+    return CheckpointError(
+        f"{path}: {kind} cannot be saved", where=path, allowed=ALLOWED, mend=mend
+    )
+
+
+def _is_text(value: Any) -> bool:
+    """Whether it is text that UTF-8 can hold."""
+    return type(value) is str and (value.isascii() or not _SURROGATE.search(value))
+
+
+def _hex(text: str) -> str:
+    return text.encode("utf-8", "surrogatepass").hex()
+
+
+def _numpy_dtype(text: str) -> Any:
+    import numpy as np
+
+    dtype = np.dtype(text)
+    if dtype.kind not in _NUMPY_KINDS:
+        raise ValueError(f"dtype {text}")
+    return dtype

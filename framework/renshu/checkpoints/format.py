@@ -12,48 +12,56 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
+from renshu import __version__
 from renshu.checkpoints import publish
 from renshu.checkpoints.codec import decode, encode
-from renshu.checkpoints.encoder import join
-from renshu.checkpoints.files import (
-    MAX_JSON,
-    digest_file,
-    dump_json,
-    pack,
-    parse_json,
-    read_file,
-    read_tensors,
-    write_file,
-)
-from renshu.checkpoints.manifest import (
-    FILES,
-    FORMAT,
-    MANIFEST,
-    MIGRATIONS,
-    MODEL_TENSORS,
-    STATE,
-    STATE_TENSORS,
-    Manifest,
-    dump_manifest,
-    read_manifest,
-    wrong_field,
-)
+from renshu.checkpoints.files import dump_json, opened, parse_json, parse_tensors, write_file
 from renshu.errors import CheckpointError
 
-_IGNORED = {".DS_Store"}
+FORMAT = 1
+MANIFEST, STATE = "manifest.json", "state.json"
+MODEL_TENSORS, STATE_TENSORS = "model.safetensors", "state.safetensors"
+FILES = (MODEL_TENSORS, STATE_TENSORS, STATE)
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""From an older format's number to a function that turns its state into the next format's."""
+_MAX_MANIFEST = 1 << 20
+_OPEN = b"0" * 64
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a checkpoint says of itself. Order is by (step, batches), never by `created`.
+
+    `samples` are consumed training samples, `tensors` the stored ones, `files` SHA-256 and bytes
+    by name, `meta` whatever else (metrics, seed, machine), `seal` the SHA-256 of the manifest.
+    """
+
+    format: int = FORMAT
+    kind: str = "training"
+    step: int = 0
+    batches: int = 0
+    samples: int = 0
+    epoch: int = 0
+    tensors: int = 0
+    renshu: str = ""
+    torch: str = ""
+    created: str = ""
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    meta: dict[str, Any] = field(default_factory=dict)
+    seal: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,8 +76,7 @@ class Snapshot:
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors."""
-        tensors = (*self.model.values(), *self.state.values())
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        return sum(tensor.nbytes for tensor in (*self.model.values(), *self.state.values()))
 
 
 def snapshot(state: Mapping[str, Any], **manifest: Any) -> Snapshot:
@@ -82,18 +89,29 @@ def snapshot(state: Mapping[str, Any], **manifest: Any) -> Snapshot:
     Raises:
         CheckpointError: something cannot be saved, with its path.
     """
-    rest = {key: value for key, value in state.items() if key != "model"}
-    tree: dict[str, Any] = {}
-    tree["model"], model = _encode_model(state["model"]) if "model" in state else (None, {})
+    tree: dict[str, Any] = {"model": None}
+    model: dict[str, Tensor] = {}
+    rest = dict(state)
+    if (weights := rest.pop("model", None)) is not None:
+        hidden = getattr(weights, "_metadata", None)  # where torch keeps its modules' versions
+        versions, _ = encode(hidden and dict(hidden), "model metadata")
+        named, model = encode(dict(weights), "", copy=True, separate=True)
+        tree["model"] = {"weights": named, "metadata": versions}
     tree["state"], tensors = encode(rest, "", copy=True)
-    made = datetime.now(UTC).isoformat(timespec="seconds")
-    defaults: dict[str, Any] = {
-        "torch": str(torch.__version__),
-        "renshu": _version(),
-        "created": made,
-    }
-    defaults |= {"tensors": len(model) + len(tensors)}
-    return Snapshot(_manifest({**defaults, **manifest}), tree, model, tensors)
+    meta, unfit = encode(manifest.pop("meta", {}), "meta")
+    if unfit:
+        raise CheckpointError("the manifest's 'meta' cannot be saved: it holds tensors")
+    made = Manifest(
+        renshu=__version__,
+        torch=str(torch.__version__),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        tensors=len(model) + len(tensors),
+        files={name: {} for name in FILES},
+        meta=meta,
+        **manifest,
+    )
+    _check_fields(vars(made), "manifest")
+    return Snapshot(made, tree, model, tensors)
 
 
 def write(
@@ -109,21 +127,21 @@ def write(
         CheckpointError: not enough space, no permission, ...; nothing that was there is lost.
     """
     path = Path(path)
-    if path.is_symlink() or (path.exists() and not _may_replace(path)):
+    replaceable = path.is_dir() and ((path / MANIFEST).exists() or not any(path.iterdir()))
+    if path.is_symlink() or (path.exists() and not replaceable):
         raise CheckpointError("something is there that is no checkpoint", where=path)
-    tree = dump_json(snapshot.tree)
+    tree, tied = dump_json(snapshot.tree), {**_aliases(snapshot), "format": "pt"}
+    writes: dict[str, Callable[[Path], object]] = {
+        MODEL_TENSORS: lambda file: save_file(snapshot.model, file, tied),
+        STATE_TENSORS: lambda file: save_file(snapshot.state, file),
+        STATE: lambda file: file.write_bytes(tree),
+    }
     with publish.replacing(path, snapshot.nbytes + len(tree)) as draft:
-        aliases = _aliases(snapshot.tree["model"])
-        files = {
-            MODEL_TENSORS: write_file(
-                draft, MODEL_TENSORS, pack(snapshot.model, {**aliases, "format": "pt"})
-            ),
-            STATE_TENSORS: write_file(draft, STATE_TENSORS, pack(snapshot.state, {})),
-            STATE: write_file(draft, STATE, tree),
-        }
+        files = {name: write_file(draft, name, content) for name, content in writes.items()}
         if before_publish is not None:
             before_publish()
-        write_file(draft, MANIFEST, dump_manifest(replace(snapshot.manifest, files=files)))
+        text = _sealed(replace(snapshot.manifest, files=files))
+        write_file(draft, MANIFEST, lambda file: file.write_bytes(text))
     return path
 
 
@@ -144,11 +162,11 @@ def read(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     manifest, data = _load(path, keep=FILES)
-    tree = _tree(path, data)
-    with _naming(path / STATE):
-        state = decode(tree["state"], data[STATE_TENSORS], "")
+    tensors = parse_tensors(data[STATE_TENSORS], path / STATE_TENSORS)
+    with _tree(path, data) as tree:
+        state = {**decode(tree["state"], tensors, "state")}
         if tree["model"] is not None:
-            state = {"model": _decode_model(tree["model"], data[MODEL_TENSORS]), **state}
+            state = {"model": _weights(tree["model"], path, data), **state}
     for number in range(manifest.format, FORMAT):
         state = MIGRATIONS[number](state)
     return state
@@ -158,11 +176,36 @@ def read_weights(path: str | Path) -> dict[str, Any]:
     """Verify a checkpoint and return only the model's state_dict, in CPU memory."""
     path = Path(path)
     _, data = _load(path, keep=(MODEL_TENSORS, STATE))
-    tree = _tree(path, data)
-    if tree["model"] is None:
-        raise CheckpointError("the checkpoint holds no model", where=path)
-    with _naming(path / STATE):
-        return _decode_model(tree["model"], data[MODEL_TENSORS])
+    with _tree(path, data) as tree:
+        if tree["model"] is None:
+            raise CheckpointError("the checkpoint holds no model", where="model")
+        return _weights(tree["model"], path, data)
+
+
+def read_manifest(path: str | Path) -> Manifest:
+    """The manifest alone, checked against its seal; the other files are not looked at.
+
+    Raises:
+        CheckpointError: there is none, it was altered, or its format is newer than this renshu.
+    """
+    path = Path(path)
+    if path.is_file():
+        what = "this is a file, a checkpoint of renshu is a folder; no pickle is ever opened"
+        raise CheckpointError(what, where=path, allowed=f"a folder with {', '.join(FILES)}")
+    where = path / MANIFEST
+    with opened(where) as file:
+        text = file.read(_MAX_MANIFEST + 1)
+    tree = parse_json(text, where, _MAX_MANIFEST)
+    if type(tree) is not dict:
+        raise CheckpointError("not the manifest of a checkpoint", where=where)
+    number = tree.get("format")
+    if type(number) is int and number > FORMAT:
+        what = f"the checkpoint has format {number}, this renshu reads up to {FORMAT}"
+        raise CheckpointError(what, where=where, mend="pip install --upgrade renshu")
+    _check_fields(tree, where)
+    if _seal(text.replace(tree["seal"].encode(), _OPEN, 1)) != tree["seal"]:
+        raise CheckpointError(f"{MANIFEST} is not as it was written", where=where)
+    return Manifest(**{**tree, "meta": decode(tree["meta"], {}, f"{where}: meta")})
 
 
 def listing(folder: str | Path) -> list[tuple[Path, Manifest]]:
@@ -182,7 +225,7 @@ def listing(folder: str | Path) -> list[tuple[Path, Manifest]]:
 
 def newest(folder: str | Path) -> Path | None:
     """The newest checkpoint that verifies, or None; a broken newer one is named in a warning."""
-    for path in reversed([path for path, _ in listing(folder)]):
+    for path, _ in reversed(listing(folder)):
         try:
             verify(path)
             return path
@@ -191,103 +234,76 @@ def newest(folder: str | Path) -> Path | None:
     return None
 
 
-def _may_replace(path: Path) -> bool:
-    return path.is_dir() and ((path / MANIFEST).exists() or not any(path.iterdir()))
+def _check_fields(tree: Mapping[str, Any], where: object) -> None:
+    """Refuse a manifest with a field that is missing, unknown or not of its kind."""
+    known = vars(Manifest())
+    for name in sorted(tree.keys() | known.keys()):
+        value = tree.get(name)
+        wrong = name not in tree or type(value) is not type(known.get(name))
+        wrong = wrong or (type(value) is int and not (name == "format") <= value < 1 << 62)
+        if wrong or (name == "files" and set(tree[name]) != set(FILES)):
+            what = f"the manifest's {name!r} is not as renshu writes it"
+            raise CheckpointError(what, where=where, allowed=known.get(name))
 
 
-def _manifest(fields: dict[str, Any]) -> Manifest:
-    """A manifest that our reader takes; metrics and the like may be NaN, but no tensors."""
-    meta, tensors = encode(fields.pop("meta", {}), "meta")
-    made = Manifest(**fields, meta=meta)
-    wrong = wrong_field(
-        {**vars(made), "files": {name: {"sha256": "", "bytes": 0} for name in FILES}}
-    )
-    if tensors or wrong is not None:
-        raise CheckpointError(f"the manifest's {wrong or 'meta'!r} cannot be saved")
-    return made
+def _seal(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()
 
 
-def _encode_model(weights: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """A state_dict under its own names, with the `_metadata` that torch hides in it."""
-    hidden = getattr(weights, "_metadata", None)
-    names = {join("model", name): name for name in weights}
-    tree, tensors = encode(dict(weights), "model", copy=True, names=names)
-    versions, _ = encode(hidden if hidden is None else dict(hidden), "model metadata")
-    return {"weights": tree, "metadata": versions}, tensors
+def _sealed(manifest: Manifest) -> bytes:
+    """The manifest as sealed JSON: its SHA-256, taken with 64 zeros in the place of the seal."""
+    text = dump_json({**vars(manifest), "seal": _OPEN.decode()}, _MAX_MANIFEST, indent=2)
+    return text.replace(_OPEN, _seal(text).encode())
 
 
-def _decode_model(tree: Any, tensors: Mapping[str, Tensor]) -> OrderedDict[str, Any]:
-    weights = decode(tree["weights"], tensors, "model")
-    versions = decode(tree["metadata"], {}, "model metadata")
-    if not isinstance(weights, dict) or not isinstance(versions, dict | None):
-        raise CheckpointError("the model's state is not a state_dict", where="model")
-    weights = OrderedDict(weights)
-    if versions is not None:
-        weights._metadata = OrderedDict(versions)  # type: ignore[attr-defined]
+def _aliases(snapshot: Snapshot) -> dict[str, str]:
+    """Names of tied weights and the name each is stored under, as safetensors' own tools say it."""
+    weights = (snapshot.tree["model"] or {"weights": {}})["weights"]
+    refs = {name: ref for name, ref in weights.items() if type(ref) is dict and "name" in ref}
+    return {name: ref["name"] for name, ref in refs.items() if ref["name"] != name}
+
+
+def _weights(tree: dict[str, Any], path: Path, data: dict[str, bytes]) -> OrderedDict[str, Any]:
+    tensors = parse_tensors(data[MODEL_TENSORS], path / MODEL_TENSORS)
+    weights = OrderedDict(decode(tree["weights"], tensors, "model"))
+    if tree["metadata"] is not None:
+        versions = OrderedDict(decode(tree["metadata"], {}, "model metadata"))
+        weights._metadata = versions  # type: ignore[attr-defined]
     return weights
 
 
-def _aliases(model: Any) -> dict[str, str]:
-    """Names of tied weights and the name each is stored under, as safetensors' own tools say it."""
-    weights = {} if model is None else model["weights"]
-    return {
-        name: ref["name"]
-        for name, ref in weights.items()
-        if type(ref) is dict and ref.get("$") == "tensor" and ref["name"] != name
-    }
-
-
-def _load(path: Path, keep: tuple[str, ...]) -> tuple[Manifest, dict[str, Any]]:
+def _load(path: Path, keep: tuple[str, ...]) -> tuple[Manifest, dict[str, bytes]]:
     """Verify a folder and return what is in the files of `keep`, each read once."""
-    found = read_manifest(path)
-    extra = sorted({file.name for file in path.iterdir()} - {*FILES, MANIFEST} - _IGNORED)
-    if extra:
+    manifest = read_manifest(path)
+    if extra := sorted({file.name for file in path.iterdir()} - {*FILES, MANIFEST, ".DS_Store"}):
         raise CheckpointError("renshu did not write this file", where=path / extra[0])
-    data: dict[str, Any] = {}
-    for name, entry in found.files.items():
-        file = path / name
-        if name not in keep:
-            digest, size = digest_file(file)
-        elif name == STATE:
-            text = bytes(read_file(file, MAX_JSON))
-            digest, size = hashlib.sha256(text).hexdigest(), len(text)
-            data[name] = text
-        else:
-            data[name], digest, size = read_tensors(file)
-        if digest != entry["sha256"] or size != entry["bytes"]:
+    data: dict[str, bytes] = {}
+    for name, entry in manifest.files.items():
+        with opened(path / name) as file:
+            size = os.fstat(file.fileno()).st_size
+            if name in keep:
+                data[name] = file.read(size)
+                digest = _seal(data[name])
+            else:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if entry != {"sha256": digest, "bytes": size}:
             raise CheckpointError(
                 f"{name} is not as it was written",
-                where=file,
-                allowed=f"{entry['bytes']} bytes with SHA-256 {entry['sha256']}",
+                where=path / name,
+                allowed=entry,
                 mend="take another checkpoint; this one was cut short or altered",
             )
-    return found, data
+    return manifest, data
 
 
 @contextlib.contextmanager
-def _naming(file: Path) -> Iterator[None]:
-    """Name the file in errors that know only a path within the state."""
+def _tree(path: Path, data: dict[str, bytes]) -> Iterator[dict[str, Any]]:
+    """What state.json holds; errors in using it name the file."""
+    where = path / STATE
+    tree = parse_json(data[STATE], where)
     try:
-        yield
-    except CheckpointError as error:
-        where = f"{file}: {error.where}"
-        raise CheckpointError(error.what, where=where, allowed=error.allowed) from error
-
-
-def _tree(path: Path, data: dict[str, Any]) -> dict[str, Any]:
-    tree = parse_json(data[STATE], path / STATE)
-    parts = tree if type(tree) is dict else {}
-    if set(parts) != {"model", "state"} or type(parts["state"]) is not dict:
-        raise CheckpointError("not the state of a checkpoint", where=path / STATE)
-    model = parts["model"]
-    if model is not None and (type(model) is not dict or set(model) != {"weights", "metadata"}):
-        raise CheckpointError("not the state of a checkpoint", where=path / STATE)
-    return parts
-
-
-@cache
-def _version() -> str:
-    try:
-        return metadata.version("renshu")
-    except metadata.PackageNotFoundError:
-        return ""
+        yield tree
+    except CheckpointError as e:
+        raise CheckpointError(e.what, where=f"{where}: {e.where}", allowed=e.allowed) from e
+    except (LookupError, TypeError, ValueError) as e:
+        raise CheckpointError("not the state of a checkpoint", where=where) from e

@@ -16,6 +16,8 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from renshu.checkpoints.files import sync_folder
 from renshu.errors import CheckpointError
 
@@ -35,7 +37,7 @@ def replacing(path: Path, size: int) -> Iterator[Path]:
         size: bytes about to be written, held against the free space first.
 
     Raises:
-        CheckpointError: an OSError on the way, in plain words; what was at `path` is still there.
+        CheckpointError: what the disk said, in plain words; what was at `path` is still there.
     """
     stem = f".{path.name}.{_HOST}.{os.getpid()}.{next(_count)}"
     draft, aside = path.with_name(stem + ".tmp"), path.with_name(stem + ".old")
@@ -47,59 +49,41 @@ def replacing(path: Path, size: int) -> Iterator[Path]:
         draft.mkdir()
         yield draft
         sync_folder(draft)
-        _swap(draft, path, aside)
+        if path.exists():
+            path.rename(aside)  # from here to the next rename it is the valid one
+        draft.rename(path)
         sync_folder(path.parent)
-        shutil.rmtree(aside, ignore_errors=True)
-    except OSError as error:
-        raise _fault(path, error.strerror or str(error), size) from error
+    except (OSError, SafetensorError) as error:
+        raise _fault(path, getattr(error, "strerror", None) or str(error), size) from error
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
         _active.difference_update((draft.name, aside.name))
+        _clean(path.parent)
 
 
 def candidates(folder: Path) -> list[Path]:
     """Folders in `folder` that may be whole: all finished ones, and those left aside."""
-    if not folder.is_dir():
-        return []
-    names = {entry.name for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)}
-    found = []
-    for name in sorted(names):
-        other = _OTHER.fullmatch(name)
-        left = other is not None and other["kind"] == "old" and other["name"] not in names
-        if left or not name.startswith("."):
-            found.append(folder / name)
-    return found
-
-
-def _swap(draft: Path, path: Path, aside: Path) -> None:
-    """Put `draft` in the place of `path`; between the two renames `aside` is the valid one."""
-    replaces = path.exists()
-    if replaces:
-        path.rename(aside)
-    try:
-        draft.rename(path)
-    except BaseException:
-        if replaces:
-            with contextlib.suppress(OSError):  # else `candidates` still finds it where it lies
-                aside.rename(path)
-        raise
+    there = list(folder.iterdir()) if folder.is_dir() else []
+    names = {entry.name for entry in there if entry.is_dir() and not entry.is_symlink()}
+    left = {
+        other[0]
+        for other in map(_OTHER.fullmatch, names)
+        if other and other["kind"] == "old" and other["name"] not in names
+    }
+    return [folder / name for name in sorted(names) if name in left or not name.startswith(".")]
 
 
 def _clean(folder: Path) -> None:
-    """Remove what dead processes of this machine left, and put back what they had set aside."""
-    for entry in os.scandir(folder):
-        other = _OTHER.fullmatch(entry.name)
-        if other is None or entry.name in _active or other["host"] != _HOST:
-            continue
-        pid = int(other["pid"])
-        if pid != os.getpid() and _alive(pid):
-            continue
-        target = folder / other["name"]
-        with contextlib.suppress(OSError):
-            if other["kind"] == "old" and not target.exists():
-                Path(entry.path).rename(target)
-            else:
-                shutil.rmtree(entry.path, ignore_errors=True)
+    """Remove what ended saves of this machine left, and put back what they had set aside."""
+    with contextlib.suppress(OSError):  # what stays is found by `candidates`, or tried again
+        for entry in folder.iterdir():
+            other = _OTHER.fullmatch(entry.name)
+            if other is None or entry.name in _active or other["host"] != _HOST:
+                continue
+            if int(other["pid"]) == os.getpid() or not _alive(int(other["pid"])):
+                if other["kind"] == "old" and not (folder / other["name"]).exists():
+                    entry.rename(folder / other["name"])
+                else:
+                    shutil.rmtree(entry, ignore_errors=True)
 
 
 def _alive(pid: int) -> bool:
@@ -109,8 +93,8 @@ def _alive(pid: int) -> bool:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except OSError:
-        return True
+    except OSError:  # of another user
+        pass
     return True
 
 
@@ -126,12 +110,8 @@ def _free(path: Path) -> int:
 
 
 def _fault(path: Path, what: str, size: int) -> CheckpointError:
-    try:
-        free = f"{_free(path):,}"
-    except OSError:
-        free = "an unknown number"
     return CheckpointError(
         f"the checkpoint cannot be written: {what}",
-        where=f"{path} (needs {size:,} bytes, {free} are free)",
+        where=f"{path} (needs {size:,} bytes, {_free(path):,} are free)",
         mend="free some space, or choose another folder; earlier checkpoints are untouched",
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections import defaultdict
 from collections.abc import Mapping
 from itertools import chain
 from typing import Any
@@ -20,8 +19,8 @@ _IMPLEMENTATION = ("foreach", "fused", "capturable")
 
 def capture_optimizer(optimizer: Optimizer) -> dict[str, Any]:
     """The optimiser's state_dict, its class and the shapes of its parameters; nothing is copied."""
-    shapes = [[list(p.shape) for p in group["params"]] for group in optimizer.param_groups]
-    return {"class": type(optimizer).__name__, "shapes": shapes, **optimizer.state_dict()}
+    state = optimizer.state_dict()
+    return {"class": type(optimizer).__name__, "shapes": _shapes(optimizer), **state}
 
 
 def restore_optimizer(
@@ -41,50 +40,37 @@ def restore_optimizer(
         CheckpointError: another class, or other groups or parameters than the saved ones.
     """
     _check_class(optimizer, state, path)
-    plain = {key: value for key, value in state.items() if key not in ("class", "shapes")}
+    _check_shapes(_shapes(optimizer), state.get("shapes", _shapes(optimizer)), path)
+    plain = copy.deepcopy({k: v for k, v in state.items() if k not in ("class", "shapes")})
     if type(optimizer).load_state_dict is not Optimizer.load_state_dict:
         optimizer.load_state_dict(plain)
         return
-    for hook in optimizer._optimizer_load_state_dict_pre_hooks.values():
-        plain = hook(optimizer, plain) or plain
-    _check_groups(optimizer, {**state, **plain}, path)
     for group, saved in zip(optimizer.param_groups, plain["param_groups"], strict=True):
-        _update_group(group, saved)
-    groups = optimizer.param_groups
+        saved.update({key: group[key] for key in _IMPLEMENTATION if key in group})
+        for key, value in group.items():
+            if isinstance(value, Tensor) and isinstance(saved.get(key), Tensor):
+                saved[key] = saved[key].to(value.device)
+    optimizer.load_state_dict(plain)
     ids = chain.from_iterable(group["params"] for group in plain["param_groups"])
-    owners = ((param, group) for group in groups for param in group["params"])
-    owner = dict(zip(ids, owners, strict=True))
-    restored: defaultdict[Any, Any] = defaultdict(dict)
-    moved: dict[int, Tensor] = {}
-    for key, value in plain["state"].items():
-        if key in owner:
-            restored[owner[key][0]] = _placed(value, *owner[key], None, moved)
-        else:
-            restored[key] = copy.deepcopy(value)
-    # As torch does: fills in what versions before this one did not save.
-    optimizer.__setstate__({"state": restored, "param_groups": groups})
-    for hook in optimizer._optimizer_load_state_dict_post_hooks.values():
-        hook(optimizer)
+    params = chain.from_iterable(group["params"] for group in optimizer.param_groups)
+    for param, number in zip(params, ids, strict=True):
+        if number in plain["state"]:
+            optimizer.state[param] = _exact(optimizer.state[param], plain["state"][number])
 
 
 def capture_scheduler(scheduler: Any) -> dict[str, Any]:
-    """A scheduler's state without its optimiser and its functions: those come from new code.
+    """A scheduler's attributes without its optimiser and its functions: those come from new code.
 
-    Schedulers inside it (SequentialLR, ChainedScheduler, or one kept as an attribute) are captured
-    alike, under `inner`.
+    Schedulers within it (SequentialLR, ChainedScheduler, or one kept as an attribute) are captured
+    alike; of a callable object its attributes. One with a `state_dict` of its own says itself.
     """
-    inner = _inner(scheduler)
-    hidden = {id(other) for other in inner.values()}
+    own = None if _is_torch(scheduler) else scheduler.state_dict()
     state = {
-        key: value
-        for key, value in scheduler.state_dict().items()
-        if key != "_schedulers"
-        and id(value) not in hidden
-        and not callable(value)
-        and not isinstance(value, Optimizer)
+        name: _captured(value)
+        for name, value in (vars(scheduler) if own is None else own).items()
+        if not isinstance(value, Optimizer)
     }
-    captured = {name: capture_scheduler(other) for name, other in inner.items()}
-    return {"class": type(scheduler).__name__, "state": state, "inner": captured}
+    return {"class": type(scheduler).__name__, "state": state}
 
 
 def restore_scheduler(scheduler: Any, state: Mapping[str, Any], path: str = "scheduler") -> None:
@@ -96,98 +82,82 @@ def restore_scheduler(scheduler: Any, state: Mapping[str, Any], path: str = "sch
         CheckpointError: another class of scheduler, or other schedulers inside it.
     """
     _check_class(scheduler, state, path)
-    inner = _inner(scheduler)
-    if inner.keys() != state["inner"].keys():
-        raise CheckpointError(
-            f"{path} holds other schedulers than the saved one",
-            where=path,
-            allowed=", ".join(state["inner"]) or "none",
-        )
-    plain = copy.deepcopy(state["state"])
-    if hasattr(scheduler, "_schedulers"):
-        plain["_schedulers"] = []  # torch asks for the key; ours are restored below
-    groups, rates = len(scheduler.optimizer.param_groups), plain.get("base_lrs")
+    if not _is_torch(scheduler):
+        scheduler.load_state_dict(copy.deepcopy(state["state"]))
+        return
+    groups, rates = len(scheduler.optimizer.param_groups), state["state"].get("base_lrs")
     if rates is not None and len(rates) != groups:
-        raise CheckpointError(
-            f"{path} has {groups} parameter groups, the checkpoint {len(rates)}", where=path
-        )
-    try:
-        scheduler.load_state_dict(plain)
-    except (KeyError, IndexError, AttributeError, TypeError) as e:
-        raise CheckpointError(
-            f"{path} does not take the saved state", where=f"{type(e).__name__}: {e}"
-        ) from e
-    for name, other in inner.items():
-        restore_scheduler(other, state["inner"][name], path + name)
+        what = f"{path} has {groups} parameter groups, the checkpoint {len(rates)}"
+        raise CheckpointError(what, where=path)
+    for name, saved in state["state"].items():
+        here = vars(scheduler).get(name)
+        vars(scheduler)[name] = _restored(here, saved, f"{path}.{name}")
 
 
-def _inner(scheduler: Any) -> dict[str, Any]:
-    """The schedulers inside one, by how they are reached."""
-    listed = getattr(scheduler, "_schedulers", ())
-    inner: dict[str, Any] = {f"._schedulers[{i}]": other for i, other in enumerate(listed)}
-    for name, value in vars(scheduler).items():
-        if isinstance(value, LRScheduler):
-            inner[f".{name}"] = value
-    return inner
+def _captured(value: Any) -> Any:
+    if isinstance(value, LRScheduler):
+        return capture_scheduler(value)
+    if callable(value):
+        return dict(getattr(value, "__dict__", {}))
+    return [_captured(item) for item in value] if type(value) is list else value
+
+
+def _restored(here: Any, saved: Any, path: str) -> Any:
+    """The saved value; schedulers and callables stay and take the state that was theirs."""
+    if isinstance(here, LRScheduler):
+        restore_scheduler(here, saved, path)
+        return here
+    if callable(here):
+        if saved:
+            vars(here).update(copy.deepcopy(saved))
+        return here
+    if type(here) is list and any(isinstance(h, LRScheduler) or callable(h) for h in here):
+        if len(here) != len(saved):
+            what = f"{path} has {len(here)} entries, the checkpoint {len(saved)}"
+            raise CheckpointError(what, where=path)
+        pairs = zip(here, saved, strict=True)
+        return [_restored(*pair, f"{path}[{i}]") for i, pair in enumerate(pairs)]
+    return copy.deepcopy(saved)
+
+
+def _is_torch(scheduler: Any) -> bool:
+    """Whether torch's own `state_dict` would save it: its attributes are its state."""
+    return type(scheduler).state_dict.__module__.startswith("torch.")
+
+
+def _shapes(optimizer: Optimizer) -> list[list[list[int]]]:
+    return [[list(p.shape) for p in group["params"]] for group in optimizer.param_groups]
 
 
 def _check_class(thing: object, state: Mapping[str, Any], path: str) -> None:
     saved, name = state.get("class"), type(thing).__name__
     if saved is not None and saved != name:
-        raise CheckpointError(
-            f"{path} is {name}, the checkpoint has {saved}",
-            where=path,
-            allowed=saved,
-            mend="use the class the run was started with, or load the weights alone",
-        )
+        what = f"{path} is {name}, the checkpoint has {saved}"
+        mend = "use the class the run was started with, or load the weights alone"
+        raise CheckpointError(what, where=path, allowed=saved, mend=mend)
 
 
-def _check_groups(optimizer: Optimizer, state: Mapping[str, Any], path: str) -> None:
-    groups, saved = optimizer.param_groups, state["param_groups"]
-    if len(groups) != len(saved):
-        raise CheckpointError(
-            f"{path} has {len(groups)} parameter groups, the checkpoint {len(saved)}", where=path
-        )
-    for i, (group, other) in enumerate(zip(groups, saved, strict=True)):
+def _check_shapes(now: list[list[list[int]]], saved: list[list[list[int]]], path: str) -> None:
+    if len(now) != len(saved):
+        what = f"{path} has {len(now)} parameter groups, the checkpoint {len(saved)}"
+        raise CheckpointError(what, where=path)
+    for i, (group, other) in enumerate(zip(now, saved, strict=True)):
         where = f"{path}.param_groups[{i}]"
-        if len(group["params"]) != len(other["params"]):
-            raise CheckpointError(
-                f"{where} has {len(group['params'])} parameters, "
-                f"the checkpoint {len(other['params'])}",
-                where=where,
-            )
-        shapes = state["shapes"][i] if "shapes" in state else ()
-        for j, (param, shape) in enumerate(zip(group["params"], shapes, strict=False)):
-            if list(param.shape) != list(shape):
-                raise CheckpointError(
-                    f"parameter {j} has the shape {list(param.shape)}, the saved one {shape}",
-                    where=f"{where}.params[{j}]",
-                )
+        if len(group) != len(other):
+            what = f"{where} has {len(group)} parameters, the checkpoint {len(other)}"
+            raise CheckpointError(what, where=where)
+        for j, (shape, old) in enumerate(zip(group, other, strict=True)):
+            if shape != old:
+                what = f"parameter {j} has the shape {shape}, the saved one {old}"
+                raise CheckpointError(what, where=f"{where}.params[{j}]")
 
 
-def _update_group(group: dict[str, Any], saved: Mapping[str, Any]) -> None:
-    for key, value in saved.items():
-        if key == "params" or (key in _IMPLEMENTATION and key in group):
-            continue
-        if isinstance(value, Tensor):
-            here = group.get(key)
-            value = value.to(here.device if isinstance(here, Tensor) else "cpu", copy=True)
-        else:
-            value = copy.deepcopy(value)
-        group[key] = value
-
-
-def _placed(
-    value: Any, param: Tensor, group: dict[str, Any], key: object, moved: dict[int, Tensor]
-) -> Any:
-    """State of a parameter, copied to its device; tensors that were one stay one."""
-    if isinstance(value, Tensor):
-        if id(value) not in moved:
-            on_device = key != "step" or group.get("capturable") or group.get("fused")
-            moved[id(value)] = value.to(param.device if on_device else "cpu", copy=True)
-        return moved[id(value)]
-    if isinstance(value, dict):
-        return {k: _placed(item, param, group, k, moved) for k, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_placed(item, param, group, None, moved) for item in value)
-    return copy.deepcopy(value)
+def _exact(loaded: Any, saved: Any) -> Any:
+    """What torch loaded, but a tensor that it cast to its parameter's dtype as it was saved."""
+    if isinstance(saved, Tensor) and isinstance(loaded, Tensor):
+        return loaded if loaded.dtype == saved.dtype else saved.to(loaded.device)
+    if isinstance(saved, dict):
+        return {key: _exact(item, saved.get(key)) for key, item in loaded.items()}
+    if type(saved) in (list, tuple):
+        return type(saved)(map(_exact, loaded, saved))
+    return loaded

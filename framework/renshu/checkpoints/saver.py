@@ -21,10 +21,7 @@ class Saver:
         self._error: BaseException | None = None
 
     def submit(
-        self,
-        snapshot: Snapshot,
-        path: str | Path,
-        before_publish: Callable[[], None] | None = None,
+        self, snapshot: Snapshot, path: str | Path, before_publish: Callable[[], None] | None = None
     ) -> None:
         """Start writing, after waiting for the save before; see `format.write`.
 
@@ -32,9 +29,14 @@ class Saver:
             CheckpointError: the save before has failed; the new one is not started.
         """
         self.wait()
-        self._thread = threading.Thread(
-            target=self._run, args=(snapshot, path, before_publish), name="renshu-saver"
-        )
+
+        def run() -> None:
+            try:
+                write(snapshot, path, before_publish)
+            except BaseException as error:  # it belongs to the training thread
+                self._error = error
+
+        self._thread = threading.Thread(target=run, name="renshu-saver")
         self._thread.start()
 
     def poll(self) -> None:
@@ -50,14 +52,5 @@ class Saver:
             self._thread = None
         self.poll()
 
-    def close(self) -> None:
-        """Same as `wait`; the saver can be used again."""
-        self.wait()
-
-    def _run(
-        self, snapshot: Snapshot, path: str | Path, before_publish: Callable[[], None] | None
-    ) -> None:
-        try:
-            write(snapshot, path, before_publish)
-        except BaseException as error:  # it belongs to the training thread
-            self._error = error
+    close = wait
+    """The same: the saver can be used again."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from renshu.checkpoints.codec import decode, encode
 from renshu.checkpoints.files import parse_json
-from renshu.checkpoints.views import NATIVE
+from renshu.checkpoints.tensors import NATIVE
 
 
 def trip(tree: Any, **options: Any) -> Any:

@@ -15,14 +15,21 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
+from renshu.checkpoints import format as format_module
 from renshu.checkpoints import listing, newest, publish, read, snapshot, verify, write
 from renshu.errors import CheckpointError
 
 from .conftest import make_state
 from .helpers import same
 
-CALLS = ("open", "write", "fsync", "rename", "unlink", "mkdir")
+CALLS: tuple[tuple[Any, str], ...] = (
+    *((os, name) for name in ("open", "fsync", "rename", "unlink", "mkdir", "rmdir", "chmod")),
+    (Path, "open"),
+    (Path, "write_bytes"),
+    (format_module, "save_file"),
+)
 
 
 class Faults:
@@ -33,16 +40,21 @@ class Faults:
         self.failing: Callable[[int], bool] = lambda count: False
         self.failed: list[str] = []
         self.number = number
-        for name in CALLS:
-            monkeypatch.setattr(os, name, self._wrap(name, getattr(os, name)))
+        for owner, name in CALLS:
+            monkeypatch.setattr(owner, name, self._wrap(name, getattr(owner, name)))
 
     def _wrap(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **options: Any) -> Any:
             self.count += 1
             if self.failing(self.count):
                 self.failed.append(name)
-                if name == "write":  # half of it is there before the disk is full
+                # Half of it is there before the disk is full.
+                if name == "write_bytes":
                     real(args[0], args[1][: len(args[1]) // 2])
+                if name == "save_file":
+                    real(*args, **options)
+                    os.truncate(args[1], args[1].stat().st_size // 2)
+                    raise SafetensorError(f"I/O error: {os.strerror(self.number)}")
                 raise OSError(self.number, os.strerror(self.number))
             return real(*args, **options)
 
@@ -157,8 +169,8 @@ def test_everything_is_durable_before_the_name_is_there(
     write(snapshot(make_state(1)), tmp_path / "c", lambda: events.append("before publish"))
     draft = next(event for event in events if event.endswith(".tmp"))
     files = ["model.safetensors", "state.safetensors", "state.json"]
-    expected = [event for name in files for event in (f"sync .{name}.0", f"name {name}")]
-    expected += ["before publish", "sync .manifest.json.0", "name manifest.json"]
+    expected = [event for name in files for event in (f"sync .{name}.3", f"name {name}")]
+    expected += ["before publish", "sync .manifest.json.3", "name manifest.json"]
     assert events == [*expected, draft, "name c", f"sync {tmp_path.name}"]
 
 

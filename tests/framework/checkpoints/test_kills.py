@@ -105,20 +105,25 @@ CALLS_IN_A_SAVE = 36
 def test_a_kill_at_every_call_leaves_the_one_before(tmp_path: Path, no_fsync: None) -> None:
     """The process ends inside the n-th call that changes the disk, for every n."""
     code = textwrap.dedent("""
-        import os, sys, torch
-        from renshu.checkpoints import snapshot, write
+        import os, pathlib, sys, torch
+        from renshu.checkpoints import format, snapshot, write
         def end_at(number):
             count = 0
-            def wrap(real):
+            def wrap(real, writes):
                 def call(*args, **options):
                     nonlocal count
                     count += 1
                     if count == number:
+                        if writes:  # half of the file is there
+                            file = real(*args, **options) and args[0] or args[1]
+                            os.truncate(file, os.stat(file).st_size // 2)
                         os._exit(9)
                     return real(*args, **options)
                 return call
-            for name in ("open", "write", "fsync", "rename", "unlink", "mkdir", "rmdir"):
-                setattr(os, name, wrap(getattr(os, name)))
+            for name in ("open", "fsync", "rename", "unlink", "mkdir", "rmdir", "chmod"):
+                setattr(os, name, wrap(getattr(os, name), False))
+            pathlib.Path.write_bytes = wrap(pathlib.Path.write_bytes, True)
+            format.save_file = wrap(format.save_file, True)
         os.fsync = lambda descriptor: None  # a kill, unlike a power cut, loses no pages
         taken = snapshot({"step": 2}, step=2)
         for number in range(1, int(sys.argv[2]) + 1):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from renshu.checkpoints.codec import decode, encode
-from renshu.checkpoints.views import DTYPES
+from renshu.checkpoints.tensors import DTYPES
 from renshu.errors import CheckpointError
 
 from .helpers import equal_bits, same, trip
@@ -78,12 +78,18 @@ def test_sparse_tensors_come_back() -> None:
     assert not found["twice"].is_coalesced()
     assert torch.equal(found["twice"]._values(), twice._values())
     assert torch.equal(found["hybrid"].to_dense(), dense)
-    layouts = {"csr": dense.to_sparse_csr(), "csc": dense.to_sparse_csc()}
-    blocks = {"bsr": dense.to_sparse_bsr((1, 2)), "bsc": dense.to_sparse_bsc((2, 2))}
-    for name, value in (layouts | blocks).items():
-        back = trip({name: value})[name]
-        assert back.layout == value.layout
-        assert torch.equal(back.to_dense(), dense)
+    back = trip({"csr": dense.to_sparse_csr()})["csr"]
+    assert back.layout == torch.sparse_csr
+    assert torch.equal(back.to_dense(), dense)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse .* tensor support is in beta:UserWarning")
+@pytest.mark.parametrize("layout", ["sparse_csc", "sparse_bsr", "sparse_bsc"])
+def test_other_layouts_are_refused_by_name(layout: str) -> None:
+    block = None if layout == "sparse_csc" else (1, 1)
+    value = torch.eye(2).to_sparse(layout=getattr(torch, layout), blocksize=block)
+    with pytest.raises(CheckpointError, match=rf"state\.x: tensor of torch\.{layout} "):
+        encode({"x": value})
 
 
 def test_views_of_one_storage_are_stored_once_and_share_again() -> None:
@@ -110,8 +116,8 @@ def test_only_the_used_part_of_a_huge_storage_is_stored() -> None:
     for view in (huge[5_000_000:5_000_010], huge[::1_000_000], huge.view(1000, -1)[:, 3]):
         _, tensors = encode({"x": view})
         assert sum(t.nbytes for t in tensors.values()) == view.numel() * 4
-    _, tensors = encode({"x": huge[:10], "y": huge[-10:]})
-    assert sum(t.nbytes for t in tensors.values()) == 80
+    _, tensors = encode({"x": huge[100:110], "y": huge[200:210]})
+    assert sum(t.nbytes for t in tensors.values()) == 110 * 4
     _, tensors = encode({"x": torch.zeros(1).expand(10**12)})
     assert sum(t.nbytes for t in tensors.values()) == 4
 
