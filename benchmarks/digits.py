@@ -18,7 +18,7 @@ from pathlib import Path
 import _table
 
 SPLITS = range(5)
-COMMAND = ["train", "image_classification", "--trainer.max_epochs", "30"]
+COMMAND = ["train", "image_classification"]
 
 
 def _svm(train: list[int], test: list[int]) -> float:
