@@ -16,11 +16,8 @@ ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "tpu")
 
 def count(kind: str) -> int:
     """How many devices of a kind this machine has; for the CPU, how many processes may share it."""
-    if kind == "cuda":
-        return torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if kind == "mps":
-        return int(torch.backends.mps.is_available())
-    return int(kind == "cpu")
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return {"cpu": 1, "cuda": gpus, "mps": int(torch.backends.mps.is_available())}.get(kind, 0)
 
 
 def resolve(accelerator: str, devices: int | str | list[int]) -> list[torch.device]:
@@ -66,13 +63,12 @@ def algorithms(
 def _kind(accelerator: str) -> str:
     if accelerator not in ACCELERATORS:
         raise unknown("accelerator", accelerator, ACCELERATORS)
-    if accelerator == "auto":
-        return next((kind for kind in ("cuda", "mps") if count(kind)), "cpu")
     if accelerator == "tpu":
         raise ConfigError("training on TPU is not built yet", allowed="auto, cpu, gpu")
-    if accelerator == "gpu":
-        return "mps" if count("mps") and not count("cuda") else "cuda"
-    return accelerator
+    if accelerator not in ("auto", "gpu"):
+        return accelerator
+    absent = "cpu" if accelerator == "auto" else "cuda"
+    return next((kind for kind in ("cuda", "mps") if count(kind)), absent)
 
 
 def _wanted(devices: int | str | list[int], available: int) -> list[int]:

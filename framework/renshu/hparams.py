@@ -14,6 +14,8 @@ from renshu.errors import CheckpointError, ConfigError
 LIMIT = 1_000_000
 """Bytes that the saved hyper-parameters may take: they describe a model, they are not its data."""
 
+_ALLOWED = "numbers, strings, lists, dicts, paths, small tensors and arrays"
+
 
 class AttributeDict(dict[str, Any]):
     """A dict whose items are attributes as well."""
@@ -65,14 +67,14 @@ class HyperParameters:
         self.__dict__["_hparams_left_out"] = _check(kept, type(self).__name__)
         self.hparams.update(kept)
 
-    def hyper_parameters_to_log(self) -> dict[str, Any]:
-        """The same for the loggers; nothing after `save_hyperparameters(logger=False)`."""
-        return self.hyper_parameters_to_save() if self.__dict__.get("_hparams_to_loggers") else {}
-
     def hyper_parameters_to_save(self) -> dict[str, Any]:
         """`hparams` without the modules among them."""
         left_out = self.__dict__.get("_hparams_left_out", ())
         return {name: value for name, value in self.hparams.items() if name not in left_out}
+
+    def hyper_parameters_to_log(self) -> dict[str, Any]:
+        """The same for the loggers; nothing after `save_hyperparameters(logger=False)`."""
+        return self.hyper_parameters_to_save() if self.__dict__.get("_hparams_to_loggers") else {}
 
 
 def _arguments(frame: FrameType) -> dict[str, Any]:
@@ -97,12 +99,9 @@ def _check(values: dict[str, Any], owner: str) -> frozenset[str]:
 
     modules = frozenset(name for name, value in values.items() if isinstance(value, nn.Module))
     if modules:
-        warnings.warn(
-            f"{owner}: {', '.join(sorted(modules))} is an nn.Module and is not saved as a "
-            "hyper-parameter (its weights are); give it to load_from_checkpoint again, or use "
-            f"save_hyperparameters(ignore={sorted(modules)})",
-            stacklevel=4,
-        )
+        said = f"{owner}: {', '.join(sorted(modules))} is an nn.Module and is not saved as a "
+        said += "hyper-parameter (its weights are); give it to load_from_checkpoint again, or use "
+        warnings.warn(f"{said}save_hyperparameters(ignore={sorted(modules)})", stacklevel=4)
     for name in values.keys() - modules:
         mend = f"save_hyperparameters(ignore=[{name!r}])"
         try:
@@ -110,8 +109,7 @@ def _check(values: dict[str, Any], owner: str) -> frozenset[str]:
         except CheckpointError as error:
             said = f"hyper-parameter {error.where or name!r} cannot be saved"
             where = f"{owner}({name}=…): {type(values[name]).__name__}"
-            allowed = "numbers, strings, lists, dicts, paths, small tensors and arrays"
-            raise ConfigError(said, where=where, allowed=allowed, mend=mend) from error
+            raise ConfigError(said, where=where, allowed=_ALLOWED, mend=mend) from error
         size = sum(t.nbytes for t in tensors.values()) + len(str(text))
         if size > LIMIT:
             said, mend = (

@@ -15,7 +15,7 @@ from renshu import planning
 from renshu.data import batch_size
 from renshu.errors import ConfigError, NonFiniteError, near
 from renshu.intervals import Interval
-from renshu.optim import parameters
+from renshu.optim import SchedulerConfig, parameters
 from renshu.plan import Event, Plan, Window
 from renshu.results import BATCH, Results, by_loader, to_host
 from renshu.seeds import Isolation, derive
@@ -27,7 +27,7 @@ def fit(plan: Plan) -> None:
     if plan.sanity_batches and plan.val_feeds and not plan.resumed:
         _sanity_check(plan)
     plan.call("on_train_start")
-    plan.events = _plan_events(plan)
+    plan.events = list(_plan_events(plan))
     while not finished(plan):
         _epoch(plan)
     if plan.signal is None:
@@ -52,7 +52,9 @@ def _epoch(plan: Plan) -> None:
     """One training epoch, or what is left of it: batches, events, the epoch's end."""
     _start_epoch(plan)
     feed, progress, results = plan.feed, plan.progress, plan.results
-    micro_batch = (_with_closure if plan.closure else _automatic) if plan.automatic else _manual
+    micro_batch = _automatic if plan.automatic else _manual
+    if plan.closure:
+        micro_batch = _with_closure
     before, after = plan.hooks["on_train_batch_start"], plan.hooks["on_train_batch_end"]
     transfers, results.phase = plan.transfers, BATCH
     for batch, count in feed.epoch(progress.epoch, progress.epoch_samples, progress.batch):
@@ -303,17 +305,18 @@ def _events(plan: Plan) -> None:
     plan.wake = _wake(plan)
 
 
-def _plan_events(plan: Plan) -> list[Event]:
+def _plan_events(plan: Plan) -> Iterator[Event]:
     """All events of a fit in the order in which those due together run."""
-    events = []
     if (interval := planning.validation_interval(plan)) is not None:
-        events.append(Event("validate", interval, partial(validate, plan)))
-    events.append(Event("epoch", Interval(1, "epochs"), partial(close_epoch, plan)))
+        yield Event("validate", interval, partial(evaluate, plan, "validation"))
+    yield Event("epoch", Interval(1, "epochs"), partial(close_epoch, plan))
     for number, config in enumerate(plan.schedulers):
-        run = partial(schedule, plan, number)
-        events.append(Event(f"schedule {number}", config.due_every(), run))
-    events.append(Event("log", planning.log_interval(plan.options), partial(log, plan)))
-    return events + planning.callback_events(plan)
+        yield Event(f"schedule {number}", config.due_every(), partial(schedule, plan, config))
+    yield Event("log", planning.log_interval(plan.options), partial(log, plan))
+    for number, callback in enumerate(plan.callbacks):
+        if callback.interval is not None:
+            run = partial(callback.on_interval, plan.trainer, plan.module)
+            yield Event(f"{number}: {callback.state_key}", callback.interval, run)
 
 
 def _wake(plan: Plan) -> float:
@@ -326,22 +329,13 @@ def _wake(plan: Plan) -> float:
 def close_epoch(plan: Plan) -> None:
     """The event at the end of each training epoch: hooks, and the epoch's values."""
     plan.results.phase = "epoch"
-    plan.module.__dict__["_results"] = plan.results
     plan.call("on_train_epoch_end")
     plan.trainer.take_epoch_values(plan.results)
 
 
-def validate(plan: Plan) -> None:
-    """The validation event inside a fit. The training results go on where they were."""
-    phase = plan.results.phase
-    evaluate(plan, "validation")
-    plan.module.__dict__["_results"] = plan.results
-    plan.results.phase = phase
-
-
-def schedule(plan: Plan, number: int) -> None:
+def schedule(plan: Plan, config: SchedulerConfig) -> None:
     """Step one scheduler."""
-    config, metric = plan.schedulers[number], None
+    metric = None
     if config.reduce_on_plateau:
         metrics = plan.trainer.callback_metrics
         if config.monitor in metrics:

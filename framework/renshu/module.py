@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from renshu.data import DataHooks
 from renshu.errors import ConfigError
 from renshu.optim import clip, parameters
+from renshu.weights import load_weights, read_state
 
 if TYPE_CHECKING:
     from renshu.results import Results
@@ -287,8 +288,6 @@ class Module(DataHooks, nn.Module):
             CheckpointError: the checkpoint is damaged or does not fit the module.
             ConfigError: arguments of `__init__` are neither stored nor given; they are named.
         """
-        from renshu.weights import load_weights, read_state
-
         state = read_state(checkpoint_path)
         arguments = {**state.get("hyper_parameters", {}), **kwargs}
         module = cls(**_accepted(cls, arguments, given=kwargs))

@@ -46,7 +46,7 @@ class Event:
 
     name: str
     interval: Any
-    run: Callable[[], None]
+    run: Callable[[], object]
 
 
 @dataclass(frozen=True)

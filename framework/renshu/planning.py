@@ -5,13 +5,11 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from torch.optim import LBFGS, Optimizer
 from torch.utils.data import DataLoader
 
-from renshu.callbacks.callback import Callback
 from renshu.data import DataModule
 from renshu.errors import ConfigError, unknown
 from renshu.feed import Feed, make_feed
@@ -19,7 +17,7 @@ from renshu.intervals import Interval
 from renshu.module import Module
 from renshu.optim import OptimizerHandle, parameters, read_optimizers
 from renshu.options import TrainerOptions
-from renshu.plan import VERBS, EpochBatches, Event, Plan, overrides
+from renshu.plan import VERBS, EpochBatches, Plan, overrides
 
 
 def check_options(options: TrainerOptions) -> None:
@@ -231,13 +229,3 @@ def log_interval(options: TrainerOptions) -> Interval:
     if options.log_every is not None:
         return Interval.parse(options.log_every, "log_every")
     return Interval(options.log_every_n_steps or 50, "steps")
-
-
-def callback_events(plan: Plan) -> list[Event]:
-    """Callbacks with an interval of their own."""
-    return [
-        Event(f"{number}: {callback.state_key}", callback.interval,
-              partial(callback.on_interval, plan.trainer, plan.module))
-        for number, callback in enumerate(plan.callbacks)
-        if callback.interval is not None and overrides(callback, "on_interval", Callback)
-    ]  # fmt: skip

@@ -210,11 +210,10 @@ def _is_metric(value: Any) -> bool:
 
 def metric_states(module: nn.Module) -> dict[str, Any]:
     """States of all torchmetrics objects in a module, which its state_dict leaves out."""
-    states = {}
-    for name, metric in _metrics(module):
-        values = {key: getattr(metric, key) for key in metric._defaults}
-        states[name] = {"values": values, "count": metric._update_count}
-    return states
+    return {
+        name: {"values": {k: getattr(m, k) for k in m._defaults}, "count": m._update_count}
+        for name, m in _metrics(module)
+    }
 
 
 def load_metric_states(module: nn.Module, states: dict[str, Any], device: torch.device) -> None:
@@ -226,9 +225,7 @@ def load_metric_states(module: nn.Module, states: dict[str, Any], device: torch.
             metric._update_count = states[name]["count"]
 
 
-def _metrics(module: nn.Module) -> Iterable[tuple[str, Any]]:
-    if "torchmetrics" not in sys.modules:
-        return []
+def _metrics(module: nn.Module) -> list[tuple[str, Any]]:
     return [(name, part) for name, part in module.named_modules() if _is_metric(part)]
 
 

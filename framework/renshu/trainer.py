@@ -14,11 +14,15 @@ from torch import Tensor
 
 from renshu import loops, planning, resume
 from renshu.callbacks.callback import Callback
+from renshu.checkpoints import Saver, newest, snapshot
+from renshu.checkpoints.codec import encode
+from renshu.checkpoints.publish import check_space
 from renshu.data import DataModule, as_list
 from renshu.devices import algorithms, resolve
+from renshu.environment import write_environment
 from renshu.errors import ConfigError, near
 from renshu.intervals import Progress
-from renshu.loggers.logger import Logger
+from renshu.loggers import Logger, make_loggers
 from renshu.messages import say
 from renshu.module import Module
 from renshu.options import TrainerOptions
@@ -39,12 +43,7 @@ def _options_of(
     options: Callable[P, TrainerOptions],
 ) -> Callable[[Callable[..., None]], Callable[Concatenate[Trainer, P], None]]:
     """Give `Trainer.__init__` the options' signature, so that they are named in one place only."""
-
-    def decorate(init: Callable[..., None]) -> Callable[Concatenate[Trainer, P], None]:
-        init.__doc__ = options.__doc__
-        return init
-
-    return decorate
+    return lambda init: init
 
 
 def _evaluation(stage: str):  # no return type: type checkers then see the method's signature
@@ -87,13 +86,14 @@ class Trainer:
         self.precision = Precision(options.precision, devices[0])
         self.seed = run_seed(options.seed)
         self.callbacks: list[Callback] = self._make_callbacks()
-        self.loggers: list[Logger] = self._make_loggers()
+        silent = options.barebones or options.fast_dev_run
+        self.loggers: list[Logger] = [] if silent else make_loggers(options.logger)
         self.logged_metrics: dict[str, float] = {}
         self.interrupted = False
         self.state_stage: str | None = None
         self._plan: Plan | None = None
         self._run: RunFolder | None = None
-        self._saver: Any = None
+        self._saver: Saver | None = None
         self.forget()
 
     # --- the four entries
@@ -171,12 +171,6 @@ class Trainer:
                 raise ConfigError(said, allowed="one of them")
         return sorted(found, key=lambda callback: isinstance(callback, ModelCheckpoint))
 
-    def _make_loggers(self) -> list[Logger]:
-        from renshu.loggers import make_loggers
-
-        nothing = self.options.barebones or self.options.fast_dev_run
-        return [] if nothing else make_loggers(self.options.logger)
-
     def _begin(
         self, stage: str, module: Module, loaders: Any, datamodule: DataModule | None
     ) -> Plan:
@@ -212,10 +206,6 @@ class Trainer:
             getattr(callback, name)(self, plan.module, verb)
         getattr(plan.module, name)(verb)
 
-    def _place(self, module: Module) -> None:
-        self.strategy.place(module)
-        self.precision.convert_module(module)
-
     def _plan_fit(self, plan: Plan, train: Any, val: Any, ckpt_path: str | Path | None) -> None:
         """Everything before the first batch."""
         module, state = plan.module, None
@@ -232,7 +222,8 @@ class Trainer:
         planning.plan_limits(plan)
         if state is not None:
             resume.restore_model(plan, state, str(path))
-        self._place(module)
+        self.strategy.place(module)
+        self.precision.convert_module(module)
         planning.plan_optimisation(plan)
         plan.call("on_fit_start")
         self._open_loggers(plan, resumed=state is not None)
@@ -266,7 +257,8 @@ class Trainer:
             state = read_state(path)
             module.on_load_checkpoint(state)
             load_weights(module, state["state_dict"], where=str(path))
-        self._place(module)
+        self.strategy.place(module)
+        self.precision.convert_module(module)
         return plan
 
     def _find(self, ckpt_path: str | Path | None, run: str | None) -> Path | None:
@@ -290,8 +282,6 @@ class Trainer:
     def _open_loggers(self, plan: Plan, resumed: bool) -> None:
         if self._run is None:
             return
-        from renshu.environment import write_environment
-
         data = plan.datamodule
         fingerprint = None if data is None else data.fingerprint()
         write_environment(self._run.path, seed=self.seed, fingerprint=fingerprint)
@@ -367,8 +357,6 @@ class Trainer:
         With `background` it returns when everything is copied; an error of the writing comes up at
         the next save or at the end. Nothing non-finite is ever saved: it raises NonFiniteError.
         """
-        from renshu.checkpoints import Saver, snapshot
-
         plan, path = self._require_plan(), Path(filepath)
         loops.refuse_non_finite(plan, weights=True)
         state = resume.capture(plan, weights_only)
@@ -392,17 +380,12 @@ class Trainer:
 
     def _refuse_unsaveable(self, plan: Plan) -> None:
         """Encode the whole state once: what a checkpoint cannot hold is named before training."""
-        from renshu.checkpoints.codec import encode
-        from renshu.checkpoints.publish import check_space
-
         if self._run is not None:
             _, tensors = encode(resume.capture(plan), "")
             check_space(self._run.path, sum(t.nbytes for t in tensors.values()))
 
     def last_good(self) -> str:
         """One sentence on the newest checkpoint, for error messages."""
-        from renshu.checkpoints import newest
-
         self.wait_for_checkpoints()
         found = None if self._run is None else newest(self._run.checkpoints)
         return f"The last good checkpoint is {found}." if found else "There is no checkpoint yet."

@@ -1,0 +1,120 @@
+"""What the Trainer tells about itself, and the data and schedules it is given."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+import renshu
+from renshu.options import TrainerOptions
+from small_models import Classifier, equal, loader, trainer, weights
+
+
+def test_options_are_attributes_and_an_unknown_name_gets_a_hint() -> None:
+    run = trainer(gradient_clip_val=0.5, max_steps=7)
+    assert (run.gradient_clip_val, run.max_steps, run.log_every_n_steps) == (0.5, 7, 50)
+    with pytest.raises(AttributeError, match="did you mean 'callback_metrics'"):
+        _ = run.callbak_metrics
+    assert not hasattr(run, "anything_else")
+
+
+def test_before_the_first_fit_there_is_nothing_yet() -> None:
+    run = trainer(max_epochs=3)
+    assert (run.datamodule, run.optimizers, run.num_val_batches, run.last_loss) == (
+        None,
+        [],
+        [],
+        None,
+    )
+    assert (run.max_epochs, run.global_step, run.num_training_batches) == (3, 0, float("inf"))
+    assert (run.callback_metrics, run.progress_bar_metrics, run.should_stop) == ({}, {}, False)
+
+
+def test_during_and_after_a_fit_the_trainer_knows_its_parts() -> None:
+    seen: list[Any] = []
+
+    class Looks(renshu.Callback):
+        def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
+            seen.append((trainer.training, trainer.validating, trainer.module is module))
+
+        def on_validation_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
+            seen.append((trainer.training, trainer.validating, trainer.module is module))
+
+    module, run = Classifier(), trainer(callbacks=[Looks()], num_sanity_val_steps=0)
+    run.fit(module, loader(16, batch_size=8), loader(8))
+    assert seen == [(True, False, True)] * 2 + [(False, True, True)]
+    assert (run.num_training_batches, run.num_val_batches) == (2, [1])
+    assert run.estimated_stepping_batches == 2
+    assert run.lightning_module is run.model is module
+    assert not run.training
+
+
+def test_validate_and_test_show_their_signature_and_what_they_do() -> None:
+    for method in (renshu.Trainer.validate, renshu.Trainer.test):
+        names = list(inspect.signature(method).parameters)
+        assert names == ["self", "model", "dataloaders", "ckpt_path", "verbose", "datamodule"]
+        assert "one dict a loader" in (method.__doc__ or "")
+
+
+def test_every_option_is_explained() -> None:
+    explained = TrainerOptions.__doc__ or ""
+    assert [
+        name for name in TrainerOptions.__dataclass_fields__ if f" {name}: " not in explained
+    ] == []
+
+
+def test_no_epoch_trains_nothing() -> None:
+    module = Classifier()
+    before, run = weights(module), trainer(max_epochs=0)
+    run.fit(module, loader())
+    assert run.global_step == 0
+    assert equal(weights(module), before)
+
+
+def test_a_loader_that_is_asked_for_again_serves_the_epoch_about_to_start() -> None:
+    class Grows(Classifier):
+        asked = 0
+
+        def train_dataloader(self) -> Any:
+            self.asked += 1
+            return loader(8 * self.asked, batch_size=8)
+
+    module, run = Grows(), trainer(max_epochs=4, reload_dataloaders_every_n_epochs=2)
+    run.fit(module)
+    # Two epochs of one batch, then two epochs of two.
+    assert (module.asked, run.global_step) == (2, 1 + 1 + 2 + 2)
+
+
+def test_what_a_plateau_scheduler_watches_may_stand_beside_it() -> None:
+    """Lightning's form {"optimizer", "lr_scheduler": scheduler, "monitor"}."""
+
+    class Watches(Classifier):
+        def configure_optimizers(self) -> Any:
+            optimizer = torch.optim.SGD(self.parameters(), lr=2.0**-40)
+            plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
+                optimizer, factor=0.5, patience=0, eps=0
+            )
+            return {"optimizer": optimizer, "lr_scheduler": plateau, "monitor": "val_loss"}
+
+    run = trainer(max_epochs=3)
+    run.fit(Watches(), loader(16), loader(16))
+    # So small a rate improves nothing: the second and the third epoch halve it.
+    assert run.optimizers[0].param_groups[0]["lr"] == 2.0**-42
+
+
+def test_hyper_parameters_kept_from_the_loggers_do_not_reach_them(tmp_path: Path) -> None:
+    class Quiet(Classifier):
+        def __init__(self, lr: float = 0.1) -> None:
+            super().__init__(lr)
+            self.save_hyperparameters(logger=False)
+
+    for kind, logged in ((Classifier, {"lr": 0.1, "seed": 0}), (Quiet, None)):
+        run = trainer(logger=True, default_root_dir=str(tmp_path), run=kind.__name__)
+        run.fit(kind(), loader(16))
+        file = tmp_path / "runs" / kind.__name__ / "hparams.yaml"
+        assert (yaml.safe_load(file.read_text()) if file.exists() else None) == logged
