@@ -78,5 +78,5 @@ def unknown(kind: str, name: object, names: Iterable[str], where: object = None)
     known = list(names)
     mend = near(str(name), known)
     return ConfigError(
-        f"there is no {kind} {name!r}", where=where, allowed=", ".join(known), mend=mend
+        f"there is no {kind} {name!r}", where=where, allowed=", ".join(known) or "none", mend=mend
     )

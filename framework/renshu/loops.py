@@ -13,7 +13,7 @@ from torch import Tensor
 
 from renshu import planning
 from renshu.data import batch_size
-from renshu.errors import ConfigError, NonFiniteError, near
+from renshu.errors import ConfigError, NonFiniteError, unknown
 from renshu.intervals import Interval
 from renshu.optim import SchedulerConfig, parameters
 from renshu.plan import Event, Plan, Window
@@ -340,14 +340,12 @@ def schedule(plan: Plan, config: SchedulerConfig) -> None:
         metrics = plan.trainer.callback_metrics
         if config.monitor in metrics:
             metric = float(metrics[config.monitor])
-        elif not config.strict:
-            return
-        else:
-            raise ConfigError(
-                f"the scheduler watches {config.monitor!r}, which was not logged",
-                allowed=", ".join(sorted(metrics)) or "nothing is logged yet",
-                mend=near(str(config.monitor), metrics),
+        elif config.strict:
+            raise unknown(
+                "logged value", config.monitor, sorted(metrics), "the scheduler's monitor"
             )
+        else:
+            return
     if plan.progress.step:
         plan.module.lr_scheduler_step(config.scheduler, metric)
 

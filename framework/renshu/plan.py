@@ -144,8 +144,7 @@ class Plan:
         logged.
         """
         late = name == "on_train_epoch_end"
-        first: list[Hook] = []
-        last: list[Hook] = []
+        first, last = list[Hook](), list[Hook]()
         for callback in self.callbacks:
             if overrides(callback, name, Callback):
                 hook = partial(getattr(callback, name), self.trainer, self.module)

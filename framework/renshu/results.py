@@ -137,19 +137,17 @@ class Results:
 
     # --- reading: each returns device tensors; the caller decides when to sync
 
+    def _stepped(self) -> list[Entry]:
+        return [e for e in self.entries.values() if e.on_step and e.value is not None]
+
     def step_values(self, prog_bar: bool = False) -> dict[str, Any]:
         """Newest values of the names logged on_step, for the loggers or for the progress bar."""
-        return {
-            entry.step_name: entry.value
-            for entry in self.entries.values()
-            if entry.on_step and entry.value is not None
-            if (entry.prog_bar if prog_bar else entry.logger)
-        }
+        wanted = (e for e in self._stepped() if (e.prog_bar if prog_bar else e.logger))
+        return {entry.step_name: entry.value for entry in wanted}
 
     def newest(self) -> dict[str, Any]:
         """Newest value of every name, whoever it is meant for; at an epoch's end the epoch's."""
-        logged = [e for e in self.entries.values() if e.on_step and e.value is not None]
-        found = {name: entry.value for entry in logged for name in (entry.step_name, entry.name)}
+        found = {name: e.value for e in self._stepped() for name in (e.step_name, e.name)}
         if self.phase == "epoch":
             for name, (entry, value) in self.epoch_values().items():
                 found[name] = found[entry.name] = value
@@ -165,7 +163,6 @@ class Results:
         for entry in self.entries.values():
             if entry.metric is not None:
                 entry.metric.reset()
-            entry.value, entry.total, entry.weight = None, None, 0
         self.entries = {}
 
     # --- state
@@ -243,12 +240,9 @@ def to_host(values: Iterable[Any]) -> list[float]:
     """Numbers and 0-dim tensors → floats, with one transfer for all tensors."""
     items = list(values)
     tensors = [v.detach().reshape(()) for v in items if isinstance(v, Tensor)]
-    read: list[float] = []
-    if tensors:
-        wide = _wide(tensors[0].device)
-        read = torch.stack([t.to(wide) for t in tensors]).tolist()
-    numbers = iter(read)
-    return [next(numbers) if isinstance(v, Tensor) else float(v) for v in items]
+    wide = [tensor.to(_wide(tensor.device)) for tensor in tensors]
+    read = iter(torch.stack(wide).tolist() if wide else [])
+    return [next(read) if isinstance(v, Tensor) else float(v) for v in items]
 
 
 def _wide(device: torch.device) -> torch.dtype:

@@ -157,18 +157,17 @@ class Trainer:
         quiet, trial = options.barebones, bool(options.fast_dev_run)
         saves = options.enable_checkpointing
         self._saves = not (quiet or trial) if saves is None else saves
+        if not self._saves and not trial and any(isinstance(c, ModelCheckpoint) for c in found):
+            said = "a ModelCheckpoint is given and enable_checkpointing is False"
+            raise ConfigError(said, allowed="one of them")
         for kind, choice in (
             (ProgressBar, options.enable_progress_bar),
             (ModelSummary, options.enable_model_summary),
             (ModelCheckpoint, self._saves),
         ):
-            there = any(isinstance(callback, kind) for callback in found)
             wanted = not quiet if choice is None else choice
-            if wanted and not there:
+            if wanted and not any(isinstance(callback, kind) for callback in found):
                 found.append(kind())
-            elif there and kind is ModelCheckpoint and not wanted and not trial:
-                said = "a ModelCheckpoint is given and enable_checkpointing is False"
-                raise ConfigError(said, allowed="one of them")
         return sorted(found, key=lambda callback: isinstance(callback, ModelCheckpoint))
 
     def _begin(

@@ -25,43 +25,32 @@ def load_weights(
 ) -> None:
     """Load a state_dict; CheckpointError lists the keys and shapes that differ."""
     own = module.state_dict()
-    unknown, missing = weights.keys() - own.keys(), own.keys() - weights.keys()
-    lines = [f"{name}: only in the checkpoint{_hint(name, missing)}" for name in unknown]
-    lines += [f"{name}: only in the module" for name in missing]
-    if strict and lines:
-        raise _other_model(lines, where)
-    shapes = [
-        f"{name}: {list(weights[name].shape)} in the checkpoint, "
-        f"{list(own[name].shape)} in the module"
-        for name in own.keys() & weights.keys()
-        if isinstance(own[name], Tensor) and own[name].shape != weights[name].shape
+    faults = [
+        f"{name}: {list(weights[name].shape)} in the checkpoint, {list(ours.shape)} in the module"
+        for name, ours in own.items()
+        if isinstance(ours, Tensor) and name in weights and weights[name].shape != ours.shape
     ]
-    if shapes:
-        raise _other_model(shapes, where)
+    if strict:
+        missing = own.keys() - weights.keys()
+        faults += [f"{name}: only in the module" for name in missing]
+        for name in weights.keys() - own.keys():
+            hint = near(name, missing)
+            faults.append(f"{name}: only in the checkpoint" + (f" ({hint})" if hint else ""))
+    if faults:
+        shown = sorted(faults)[:20]
+        if len(faults) > len(shown):
+            shown.append(f"… and {len(faults) - len(shown)} more")
+        raise CheckpointError(
+            "\n    ".join(["the checkpoint is of another model:", *shown]),
+            where=where,
+            allowed="the same names and shapes",
+            mend="build the module with the options of that run (its config.yaml)",
+        )
     module.load_state_dict(weights, strict=False)
-
-
-def _hint(name: str, others: Any) -> str:
-    hint = near(name, others)
-    return f" ({hint})" if hint else ""
-
-
-def _other_model(lines: list[str], where: str) -> CheckpointError:
-    shown = sorted(lines)[:20]
-    more = f"\n    … and {len(lines) - 20} more" if len(lines) > 20 else ""
-    return CheckpointError(
-        "the checkpoint is of another model:\n    " + "\n    ".join(shown) + more,
-        where=where,
-        allowed="the same names and shapes",
-        mend="build the module with the options of that run (its config.yaml)",
-    )
 
 
 def finite_parameters(module: nn.Module) -> bool:
     """Whether no parameter is NaN or infinite. One host sync."""
-    sums = [p.detach().sum(dtype=torch.float32) for p in module.parameters() if _floating(p)]
+    floating = [p for p in module.parameters() if p.is_floating_point() and p.numel()]
+    sums = [p.detach().sum(dtype=torch.float32) for p in floating]
     return not sums or bool(torch.isfinite(torch.stack(sums)).all())
-
-
-def _floating(parameter: Tensor) -> bool:
-    return parameter.is_floating_point() and parameter.numel() > 0
