@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from renshu.callbacks.callback import Callback
-from renshu.callbacks.model_checkpoint import ModelCheckpoint
-from renshu.callbacks.monitor import (
-    KeyWatch,
-    better,
-    check_mode,
-    monitored,
-    validates_at_epoch_end,
-)
+from renshu.callbacks.monitor import Watcher
+from renshu.intervals import Interval
 
 if TYPE_CHECKING:
     from renshu.module import Module
@@ -34,7 +28,8 @@ class EarlyStoppingReason(Enum):
     NON_FINITE_METRIC = 4
 
 
-class EarlyStopping(Callback):
+@dataclass(eq=False)
+class EarlyStopping(Watcher):
     """Stop when a metric has not improved for `patience` checks.
 
     A check is made after each validation, or at the end of the epoch where validation runs once
@@ -46,8 +41,8 @@ class EarlyStopping(Callback):
         patience: checks without improvement until the stop.
         verbose: print improvements and the stop.
         mode: min or max: what is better.
-        strict: raise if the metric was not logged by the end of the first epoch (and the first
-            validation); the state is saved before.
+        strict: raise if the metric was not logged by the first validation or the end of the first
+            epoch; the state is saved before.
         check_finite: stop when the metric is NaN or infinite.
         stopping_threshold: stop when the metric is better than this.
         divergence_threshold: stop when the metric is worse than this.
@@ -57,47 +52,28 @@ class EarlyStopping(Callback):
     Attributes:
         wait_count: checks since the last improvement.
         stopped_epoch: epoch of the stop, 0 if there was none.
-        best_score: best value so far, 0-dim float64.
-        stopping_reason: an EarlyStoppingReason.
-        stopping_reason_message: the same as a sentence, None if there was no stop.
+        stopping_reason_message: why it stopped, as a sentence; None if there was no stop.
     """
 
-    def __init__(
-        self,
-        monitor: str,
-        min_delta: float = 0.0,
-        patience: int = 3,
-        verbose: bool = False,
-        mode: str = "min",
-        strict: bool = True,
-        check_finite: bool = True,
-        stopping_threshold: float | None = None,
-        divergence_threshold: float | None = None,
-        check_on_train_epoch_end: bool | None = None,
-        log_rank_zero_only: bool = False,
-    ) -> None:
-        check_mode(mode, "EarlyStopping(mode=)")
-        self.monitor = monitor
-        self.min_delta = abs(min_delta)
-        self.patience = patience
-        self.verbose = verbose
-        self.mode = mode
-        self.strict = strict
-        self.check_finite = check_finite
-        self.stopping_threshold = stopping_threshold
-        self.divergence_threshold = divergence_threshold
-        self.check_on_train_epoch_end = check_on_train_epoch_end
-        self.log_rank_zero_only = log_rank_zero_only
-        self._watch = KeyWatch(monitor, "EarlyStopping")
-        self._start()
+    monitor: str
+    min_delta: float = 0.0
+    patience: int = 3
+    verbose: bool = False
+    mode: str = "min"
+    strict: bool = True
+    check_finite: bool = True
+    stopping_threshold: float | None = None
+    divergence_threshold: float | None = None
+    check_on_train_epoch_end: bool | None = None
+    log_rank_zero_only: bool = False
 
-    def _start(self) -> None:
-        self.wait_count = 0
-        self.stopped_epoch = 0
-        self.stopping_reason = EarlyStoppingReason.NOT_STOPPED
+    state = ("wait_count", "stopped_epoch", "stopping_reason_message", "_best", "_reason", "_asked")
+
+    def start(self) -> None:
+        super().start()
+        self.wait_count = self.stopped_epoch = self._reason = 0
         self.stopping_reason_message: str | None = None
         self._best = math.inf if self.mode == "min" else -math.inf
-        self._watch.start()
 
     @property
     def best_score(self) -> Tensor:
@@ -105,97 +81,46 @@ class EarlyStopping(Callback):
         return torch.tensor(self._best, dtype=torch.float64)
 
     @property
-    def state_key(self) -> str:
-        return f"EarlyStopping(monitor={self.monitor!r}, mode={self.mode!r})"
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "wait_count": self.wait_count,
-            "stopped_epoch": self.stopped_epoch,
-            "best_score": self._best,
-            "patience": self.patience,
-            "stopping_reason": self.stopping_reason.value,
-            "stopping_reason_message": self.stopping_reason_message,
-        }
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.wait_count = state_dict["wait_count"]
-        self.stopped_epoch = state_dict["stopped_epoch"]
-        self._best = float(state_dict["best_score"])
-        self.patience = state_dict["patience"]
-        self.stopping_reason = EarlyStoppingReason(state_dict["stopping_reason"])
-        self.stopping_reason_message = state_dict["stopping_reason_message"]
-
-    def setup(self, trainer: Trainer, module: Module, stage: str) -> None:
-        self._fitting = stage == "fit"
-        if self._fitting:
-            self._start()
+    def stopping_reason(self) -> EarlyStoppingReason:
+        """Why the fit was stopped."""
+        return EarlyStoppingReason(self._reason)
 
     def on_train_start(self, trainer: Trainer, module: Module) -> None:
-        wanted = self.check_on_train_epoch_end
-        self._at_epoch_end = validates_at_epoch_end(trainer) if wanted is None else wanted
+        self.act_every(Interval(1, "epochs"), trainer, self.check_on_train_epoch_end)
 
-    def on_validation_end(self, trainer: Trainer, module: Module) -> None:
-        if not self._fitting:
-            return
-        self._watch.validated(trainer)
-        if not trainer.sanity_checking and not self._at_epoch_end:
-            self._check(trainer)
+    def on_interval(self, trainer: Trainer, module: Module) -> None:
+        value = self.value(trainer)
+        if value is not None and not trainer.options.fast_dev_run:
+            self._check(trainer, value)
+        self.refuse_missing(trainer)
 
-    def on_train_epoch_end(self, trainer: Trainer, module: Module) -> None:
-        self._watch.see(trainer)
-        if self._at_epoch_end:
-            self._check(trainer)
-
-    def on_train_epoch_start(self, trainer: Trainer, module: Module) -> None:
-        if trainer.progress.epochs > 0:
-            self._refuse_missing(trainer)
-
-    def on_fit_end(self, trainer: Trainer, module: Module) -> None:
-        if not trainer.interrupted:
-            self._refuse_missing(trainer)
-
-    def _refuse_missing(self, trainer: Trainer) -> None:
-        """After all else of the epoch's end, so that what the run has reached is saved."""
-        error = self._watch.error(trainer, after_epoch=True) if self.strict else None
-        if error is None:
-            return
-        for callback in trainer.callbacks:
-            if isinstance(callback, ModelCheckpoint):
-                callback.save(trainer)
-        trainer.wait_for_checkpoints()
-        raise error
-
-    def _check(self, trainer: Trainer) -> None:
-        value = monitored(trainer, self.monitor)
-        if value is None or trainer.options.fast_dev_run:
-            return
-        improved = self._improves(value)
+    def _check(self, trainer: Trainer, value: float) -> None:
+        margin = abs(self.min_delta) * (1 if self.mode == "min" else -1)
+        improved = math.isfinite(value) and self._better(value + margin, self._best)
         if improved:
             self._best, self.wait_count = value, 0
-        reason, text = self._reason(value, improved)
-        if reason is not EarlyStoppingReason.NOT_STOPPED:
-            trainer.should_stop = True
-            self.stopped_epoch = trainer.current_epoch
-            self.stopping_reason, self.stopping_reason_message = reason, text
+        reason, text = self._judge(value, improved)
+        if text:
+            trainer.should_stop, self.stopped_epoch = True, trainer.current_epoch
+            self._reason, self.stopping_reason_message = reason.value, text
         if self.verbose and (improved or text):
             trainer.lightning_module.print(text or f"{self.monitor} improved to {value:.6g}")
 
-    def _improves(self, value: float) -> bool:
-        margin = self.min_delta if self.mode == "min" else -self.min_delta
-        return math.isfinite(value) and better(self.mode, value + margin, self._best)
-
-    def _reason(self, value: float, improved: bool) -> tuple[EarlyStoppingReason, str | None]:
+    def _judge(self, value: float, improved: bool) -> tuple[EarlyStoppingReason, str]:
+        """Whether to stop: the reason, and a sentence that is empty if not."""
         stop, worst = self.stopping_threshold, self.divergence_threshold
         now = f"{self.monitor}={value:.6g}"
         if self.check_finite and not math.isfinite(value):
             return EarlyStoppingReason.NON_FINITE_METRIC, f"{now} is not finite"
-        if stop is not None and better(self.mode, value, stop):
+        if stop is not None and self._better(value, stop):
             return EarlyStoppingReason.STOPPING_THRESHOLD, f"{now} is better than {stop}"
-        if worst is not None and better(self.mode, worst, value):
+        if worst is not None and self._better(worst, value):
             return EarlyStoppingReason.DIVERGENCE_THRESHOLD, f"{now} is worse than {worst}"
         self.wait_count += not improved
-        if self.wait_count < self.patience or improved:
-            return EarlyStoppingReason.NOT_STOPPED, None
+        if improved or self.wait_count < self.patience:
+            return EarlyStoppingReason.NOT_STOPPED, ""
         text = f"{self.monitor} has not improved for {self.wait_count} checks"
         return EarlyStoppingReason.PATIENCE_EXHAUSTED, f"{text}; the best was {self._best:.6g}"
+
+    def _better(self, score: float, than: float) -> bool:
+        return score < than if self.mode == "min" else score > than

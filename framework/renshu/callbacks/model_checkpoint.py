@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import re
 import shutil
-from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,40 +13,29 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from renshu.callbacks.callback import Callback
-from renshu.callbacks.monitor import (
-    KeyWatch,
-    better,
-    check_mode,
-    monitored,
-    validates_at_epoch_end,
-)
+from renshu.callbacks.monitor import Watcher
 from renshu.errors import ConfigError, NonFiniteError
-from renshu.intervals import Interval, Progress
+from renshu.intervals import Interval
 
 if TYPE_CHECKING:
     from renshu.module import Module
     from renshu.trainer import Trainer
 
-_STATE = (
-    "score",
-    "scores",
-    "newest",
-    "obsolete",
-    "saved_step",
-    "from_validation",
-    "owed",
-    "wanted",
-)
+_NAMES = {True: "{step:06d}", False: "step={step:06d}"}
 _FIELD = re.compile(r"\{([^{}:]+)(?::([^{}]*))?\}")
 
 
-class ModelCheckpoint(Callback):
+@dataclass(eq=False)
+class ModelCheckpoint(Watcher):
     """Save the whole state at an interval; keep the best ones and the newest.
 
     Two policies work side by side and never write twice: the `save_top_k` best by `monitor`
     (without `monitor`: 1 keeps the newest, -1 all), and `save_last`, which keeps the newest. A
-    checkpoint goes when neither wants it, and only after the one that replaces it is complete.
+    checkpoint goes when neither wants it, and only after the one that replaces it is complete. So
+    does the state saved at a Ctrl-C once a newer checkpoint is complete.
+
+    A save ranks by the newest value of `monitor` if that was logged since the last ranked save;
+    else it serves only as the newest.
 
     Args:
         dirpath: where the checkpoints go; None is `checkpoints/` in the run's folder.
@@ -70,227 +58,183 @@ class ModelCheckpoint(Callback):
         every: the interval in renshu's words, such as `"100 steps"`; instead of the three above.
 
     Raises:
-        ConfigError: arguments that exclude each other, or a `monitor` that nobody logged by the end
-            of the first epoch (and first validation); the state is saved before.
+        ConfigError: arguments that exclude each other, or a `monitor` that nobody logged by the
+            first validation or the end of the first epoch; the state is saved before.
     """
 
-    def __init__(
-        self,
-        dirpath: str | Path | None = None,
-        filename: str | None = None,
-        monitor: str | None = None,
-        verbose: bool = False,
-        save_last: bool | None = None,
-        save_top_k: int = 1,
-        save_on_exception: bool = False,
-        save_weights_only: bool = False,
-        mode: str = "min",
-        auto_insert_metric_name: bool = True,
-        every_n_train_steps: int | None = None,
-        train_time_interval: timedelta | None = None,
-        every_n_epochs: int | None = None,
-        save_on_train_epoch_end: bool | None = None,
-        enable_version_counter: bool = True,
-        *,
-        every: str | Interval | None = None,
-    ) -> None:
-        check_mode(mode, "ModelCheckpoint(mode=)")
-        if save_top_k < -1 or (monitor is None and save_top_k > 1):
-            raise ConfigError(
-                f"save_top_k={save_top_k} cannot be used with monitor={monitor!r}",
-                where="ModelCheckpoint",
-                allowed="-1, 0 and 1; with a monitor any number from -1",
-            )
-        self.dirpath = None if dirpath is None else Path(dirpath).expanduser().resolve()
-        self.filename = filename or ("{step:06d}" if auto_insert_metric_name else "step={step:06d}")
-        self.monitor = monitor
-        self.verbose = verbose
-        self.save_last = save_last
-        self.save_top_k = save_top_k
-        self.save_on_exception = save_on_exception
-        self.save_weights_only = save_weights_only
-        self.mode = mode
-        self.auto_insert_metric_name = auto_insert_metric_name
-        self.save_on_train_epoch_end = save_on_train_epoch_end
-        self.enable_version_counter = enable_version_counter
-        self.every = _interval(every, every_n_train_steps, train_time_interval, every_n_epochs)
-        self.interval: Any = self.every
-        self._fixed_dirpath = self.dirpath
-        self._watch = KeyWatch(monitor, "ModelCheckpoint") if monitor else None
-        self._start()
+    dirpath: str | Path | None = None
+    filename: str | None = None
+    monitor: str | None = None
+    verbose: bool = False
+    save_last: bool | None = None
+    save_top_k: int = 1
+    save_on_exception: bool = False
+    save_weights_only: bool = False
+    mode: str = "min"
+    auto_insert_metric_name: bool = True
+    every_n_train_steps: int | None = None
+    train_time_interval: timedelta | None = None
+    every_n_epochs: int | None = None
+    save_on_train_epoch_end: bool | None = None
+    enable_version_counter: bool = True
+    every: str | Interval | None = field(default=None, kw_only=True)
 
-    def _start(self) -> None:
-        self._score: float | None = None
-        self._scores: dict[str, float] = {}
-        self._newest = ""
-        self._obsolete: list[str] = []
-        self._saved_step = 0
-        self._old_value: object = None
-        self._from_validation = False
-        self._validated_step = -1
-        self._owed = False
-        self._at_validation = False
-        self._wanted = 0
+    state = ("_saved", "_saved_step", "_score", "_fresh", "_asked")
+    _folder = Path()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.save_top_k < -1 or (self.monitor is None and self.save_top_k > 1):
+            what = f"save_top_k={self.save_top_k} cannot be used with monitor={self.monitor!r}"
+            raise ConfigError(what, allowed="-1, 0 and 1; with a monitor any number from -1")
+        self.every = self._period = self._one_interval()
+        self._given = self.dirpath
+        only_policy = self.monitor is None and self.save_top_k == 1
+        if self.save_last is None or only_policy:
+            self.save_last = self.save_top_k != 0
+
+    def _one_interval(self) -> Interval | None:
+        """The one interval that was given; every epoch if none was; None if it was 0."""
+        time, steps, epochs = (
+            self.train_time_interval,
+            self.every_n_train_steps,
+            self.every_n_epochs,
+        )
+        seconds = time and f"{time.total_seconds()} s"
+        given = [self.every, steps and f"{steps} steps", seconds, epochs and f"{epochs} epochs"]
+        chosen = [interval for interval in given if interval]
+        if len(chosen) > 1:
+            allowed = "one of every, every_n_train_steps, train_time_interval, every_n_epochs"
+            raise ConfigError("more than one interval is given", allowed=allowed)
+        if chosen:
+            return Interval.parse(chosen[0], "ModelCheckpoint")
+        return None if 0 in (steps, epochs) else Interval(1, "epochs")
+
+    def start(self) -> None:
+        super().start()
+        # Name → score, None where it does not rank; in the order in which they were saved.
+        self._saved: dict[str, float | None] = {}
+        self._saved_step, self._score = -1, None
+        # Whether no save has ranked by the value yet; None if validations do not give it.
+        self._fresh: bool | None = None
 
     # When to save
 
     def setup(self, trainer: Trainer, module: Module, stage: str) -> None:
-        self._fitting = stage == "fit"
-        if not self._fitting:
+        super().setup(trainer, module, stage)
+        if not self._fitting or trainer.options.fast_dev_run:
             return
-        self._start()
-        self.dirpath = self._fixed_dirpath
-        if self.dirpath is None and trainer.run_dir is not None:
-            self.dirpath = (Path(trainer.run_dir) / "checkpoints").resolve()
-        if self.dirpath is None and not trainer.options.fast_dev_run:
-            raise ConfigError(
-                "there is no run folder to save in",
-                where="ModelCheckpoint",
-                mend="give dirpath=, or leave checkpoints on in the Trainer",
-            )
+        home = self._given or (trainer.run_dir and trainer.run_dir / "checkpoints")
+        if home is None:
+            mend = "ModelCheckpoint(dirpath=…), or leave checkpoints on in the Trainer"
+            raise ConfigError("there is no run folder to save in", mend=mend)
+        self.dirpath = self._folder = Path(home).expanduser().resolve()
 
     def on_train_start(self, trainer: Trainer, module: Module) -> None:
-        every, at_epoch_end = self.every, self.save_on_train_epoch_end
-        if at_epoch_end is None:
-            at_epoch_end = validates_at_epoch_end(trainer)
-        epochs = every is not None and every.unit == "epochs"
-        self._at_validation = epochs and not at_epoch_end
-        waits = self._at_validation or (self.monitor is not None and not epochs)
-        self.interval = None if trainer.options.fast_dev_run else every
-        if self.interval is not None and waits:
-            self.interval = _OrValidation(self, None if self._at_validation else every)
-        # What was deleted by hand, or left behind elsewhere, is no best one after a resume.
-        scores = self._scores.items()
-        self._scores = {n: score for n, score in scores if Path(self._path(n)).exists()}
+        if self._period is not None:
+            self.act_every(self._period, trainer, self.save_on_train_epoch_end)
+        # What was deleted by hand, or left behind elsewhere, is not there after a resume.
+        if not Path(self.last_model_path).exists():
+            self._saved_step = -1
+        self._saved = {n: score for n, score in self._saved.items() if (self._folder / n).exists()}
 
     def on_validation_start(self, trainer: Trainer, module: Module) -> None:
-        if self._watch:
-            self._old_value = trainer.callback_metrics.get(self._watch.key)
+        self._before = trainer.callback_metrics.get(self.monitor or "")
 
     def on_validation_end(self, trainer: Trainer, module: Module) -> None:
-        if not self._fitting:
-            return
-        if self._watch:
-            self._watch.validated(trainer)
-            value = trainer.callback_metrics.get(self._watch.key)
-            self._from_validation |= value is not self._old_value
-        if trainer.sanity_checking or self.every is None:
-            return
-        self._validated_step = trainer.global_step
-        epoch_counts = (trainer.current_epoch + 1) % self.every.size == 0
-        asked = self._owed or (self._at_validation and epoch_counts)
-        self._wanted += asked or self._missing(trainer) is not None
+        super().on_validation_end(trainer, module)
+        if trainer.callback_metrics.get(self.monitor or "") is not self._before:
+            self._fresh = True
+            # These very weights are saved already: `save` gives them their rank.
+            self._asked += self._saved_step == trainer.global_step
 
     def on_interval(self, trainer: Trainer, module: Module) -> None:
         self.save(trainer)
-        self._refuse(self._missing(trainer), trainer)
-
-    def on_train_epoch_end(self, trainer: Trainer, module: Module) -> None:
-        if self._watch:
-            self._watch.see(trainer)
-
-    def on_train_epoch_start(self, trainer: Trainer, module: Module) -> None:
-        if trainer.progress.epochs > 0:
-            self._refuse(self._missing(trainer, after_epoch=True), trainer)
+        self.refuse_missing(trainer)
 
     def on_fit_end(self, trainer: Trainer, module: Module) -> None:
-        if not trainer.interrupted:
-            if self.interval is not None and self._keeps_newest:
-                self.save(trainer)
-            self._refuse(self._missing(trainer, after_epoch=True), trainer)
+        if self._period is not None and self.save_last:
+            self.save(trainer)
         trainer.wait_for_checkpoints()
         self._sweep(trainer)
 
     def on_exception(self, trainer: Trainer, module: Module, exception: BaseException) -> None:
-        wanted = self.save_on_exception and not isinstance(exception, NonFiniteError)
-        if wanted and self._fitting and not trainer.sanity_checking:
+        if self.save_on_exception and self._fitting and not isinstance(exception, NonFiniteError):
             self.save(trainer)
-
-    def _missing(self, trainer: Trainer, after_epoch: bool = False) -> ConfigError | None:
-        return self._watch.error(trainer, after_epoch=after_epoch) if self._watch else None
-
-    def _refuse(self, error: ConfigError | None, trainer: Trainer) -> None:
-        if error is not None:
-            self.save(trainer)
-            trainer.wait_for_checkpoints()
-            raise error
 
     # Saving and deleting
 
     def save(self, trainer: Trainer) -> None:
-        """Save now, if a policy wants this state and this step is not saved yet."""
-        if trainer.global_step == self._saved_step or trainer.options.fast_dev_run:
+        """Save now if a policy wants this state; one that is saved already is ranked at most."""
+        step, before = trainer.global_step, self.state_dict()
+        if step == 0 or trainer.options.fast_dev_run:
             return
         trainer.wait_for_checkpoints()
         self._sweep(trainer)
-        score = self._fresh_score(trainer)
-        self._owed = self.monitor is not None and score is None
-        ranks = score is not None and self._ranks(score)
-        if not (ranks or self._keeps_newest or self.save_top_k == -1):
+        score = self._take_score(trainer)
+        if step == self._saved_step:
+            if score is not None:
+                self._saved[next(reversed(self._saved))] = score
             return
-        name, before = self._free_name(trainer), self.state_dict()
-        self._note(name, score if ranks else None)
-        self._saved_step = trainer.global_step
+        # Entered before it is written, so that a checkpoint knows itself.
+        name = self._free_name(trainer)
+        self._saved = {n: s for n, s in self._saved.items() if n != name} | {name: score}
+        if not (self.save_last or self.save_top_k == -1 or name in self._ranking()):
+            self._saved = before["saved"]
+            return
+        self._saved_step = step
         try:
-            trainer.save_checkpoint(self._path(name), self.save_weights_only, background=True)
+            weights_only = self.save_weights_only
+            trainer.save_checkpoint(self._path(name), weights_only=weights_only, background=True)
         except BaseException:
             self.load_state_dict(before)
             raise
         if self.verbose:
-            text = f"step {trainer.global_step}: saved {name} ({self.monitor}={score})"
-            trainer.lightning_module.print(text)
+            trainer.lightning_module.print(f"step {step}: saved {name} ({self.monitor}={score})")
 
-    @property
-    def _keeps_newest(self) -> bool:
-        only_policy = self.monitor is None and self.save_top_k == 1
-        return only_policy or (self.save_top_k != 0 if self.save_last is None else self.save_last)
-
-    def _fresh_score(self, trainer: Trainer) -> float | None:
-        """The monitored value, unless a validation gave it for other weights than these."""
-        if self.monitor is None:
+    def _take_score(self, trainer: Trainer) -> float | None:
+        """The monitored value; None if a validation gave it and a save has taken it, or for NaN."""
+        if self._fresh is False:
             return None
-        if self._from_validation and self._validated_step != trainer.global_step:
-            return None
-        self._score = monitored(trainer, self.monitor)
-        return self._score
+        self._score, self._fresh = self.value(trainer), False if self._fresh else None
+        return None if self._score is None or math.isnan(self._score) else self._score
 
-    def _ranks(self, score: float) -> bool:
-        if math.isnan(score) or self.save_top_k == 0:
-            return False
-        room = self.save_top_k == -1 or len(self._scores) < self.save_top_k
-        return room or better(self.mode, score, self._scores[self._ranking()[-1]])
-
-    def _note(self, name: str, score: float | None) -> None:
-        """Enter a checkpoint, before it is written so that it knows itself; name what goes."""
-        leaving = {self._newest}
-        self._newest = name
-        if score is not None:
-            self._scores[name] = score
-        if 0 < self.save_top_k < len(self._scores):
-            worst = self._ranking()[-1]
-            del self._scores[worst]
-            leaving.add(worst)
-        if self.save_top_k != -1:
-            self._obsolete += sorted(leaving - set(self._scores) - {"", name})
+    def _ranking(self) -> list[str]:
+        """The best checkpoints, the best first and of equal ones the earlier."""
+        scores = {name: score for name, score in self._saved.items() if score is not None}
+        order = sorted(scores, key=scores.__getitem__, reverse=self.mode == "max")
+        return order if self.save_top_k == -1 else order[: self.save_top_k]
 
     def _sweep(self, trainer: Trainer) -> None:
         """Delete what no policy wants; called when all that was saved so far is complete."""
-        for name in self._obsolete if trainer.is_global_zero else ():
-            path = Path(self._path(name)).resolve()
-            if self.dirpath in path.parents and path.is_dir():
+        kept = {*self._ranking(), *list(self._saved)[-1:]}
+        gone = [n for n in self._saved if n not in kept and self.save_top_k != -1]
+        paths = [(self._folder / name).resolve() for name in gone] + self._interrupted()
+        for path in paths if trainer.is_global_zero else ():
+            if self._folder in path.parents and path.is_dir():
                 shutil.rmtree(path)
-        self._obsolete.clear()
+        self._saved = {n: score for n, score in self._saved.items() if n not in gone}
+
+    def _interrupted(self) -> list[Path]:
+        """States that the Trainer saved at a signal and that are older than our newest one."""
+        if self.save_weights_only or not any(self._folder.glob("interrupted-*")):
+            return []
+        from renshu.checkpoints import listing
+
+        paths, newest = [path for path, _ in listing(self._folder)], Path(self.last_model_path)
+        older = paths[: paths.index(newest)] if newest in paths else []
+        return [path for path in older if path.name.startswith("interrupted-")]
 
     def _free_name(self, trainer: Trainer) -> str:
         now = {"epoch": trainer.current_epoch, "step": trainer.global_step}
         name = stem = self.format_checkpoint_name({**trainer.callback_metrics, **now})
         version = 0
-        while self.enable_version_counter and Path(self._path(name)).exists():
+        while self.enable_version_counter and (self._folder / name).exists():
             version += 1
             name = f"{stem}-v{version}"
         return name
 
-    def format_checkpoint_name(self, metrics: Mapping[str, Any]) -> str:
+    def format_checkpoint_name(self, metrics: dict[str, Any]) -> str:
         """The folder's name for these values; a metric that is not there is written as nan."""
 
         def write(match: re.Match[str]) -> str:
@@ -303,103 +247,41 @@ class ModelCheckpoint(Callback):
                 text = str(value)
             return f"{key.replace('/', '_')}={text}" if self.auto_insert_metric_name else text
 
-        return _FIELD.sub(write, self.filename)
+        return _FIELD.sub(write, self.filename or _NAMES[self.auto_insert_metric_name])
+
+    def _path(self, name: str) -> str:
+        return str(self._folder / name) if name else ""
 
     # What was saved
 
     @property
     def best_k_models(self) -> dict[str, Tensor]:
         """Path to score (0-dim float64) of the best checkpoints, the best first."""
-        return {self._path(name): _tensor(self._scores[name]) for name in self._ranking()}
+        return {
+            self._path(name): torch.tensor(self._saved[name], dtype=torch.float64)
+            for name in self._ranking()
+        }
 
     @property
     def best_model_path(self) -> str:
         """The best checkpoint; without `monitor` the newest; empty if there is none."""
-        if self.monitor is None:
-            return self.last_model_path
-        return self._path(self._ranking()[0]) if self._scores else ""
+        return next(iter(self.best_k_models), "") if self.monitor else self.last_model_path
 
     @property
     def best_model_score(self) -> Tensor | None:
         """Score of the best checkpoint, 0-dim float64."""
-        return _tensor(self._scores[self._ranking()[0]]) if self._scores else None
-
-    @property
-    def kth_best_model_path(self) -> str:
-        """The worst of the best checkpoints."""
-        return self._path(self._ranking()[-1]) if self._scores else ""
-
-    @property
-    def kth_value(self) -> Tensor | None:
-        """Score of the worst of the best checkpoints, 0-dim float64."""
-        return _tensor(self._scores[self._ranking()[-1]]) if self._scores else None
+        return next(iter(self.best_k_models.values()), None)
 
     @property
     def last_model_path(self) -> str:
         """The newest checkpoint; empty if there is none."""
-        return self._path(self._newest)
+        return self._path(next(reversed(self._saved), ""))
 
     @property
     def current_score(self) -> Tensor | None:
-        """The monitored value at the last event, 0-dim float64."""
-        return None if self._score is None else _tensor(self._score)
-
-    def _ranking(self) -> list[str]:
-        return sorted(self._scores, key=self._scores.__getitem__, reverse=self.mode == "max")
-
-    def _path(self, name: str) -> str:
-        return str(self.dirpath / name) if self.dirpath and name else name
-
-    # State
+        """The monitored value at the last save, 0-dim float64."""
+        return None if self._score is None else torch.tensor(self._score, dtype=torch.float64)
 
     @property
     def state_key(self) -> str:
-        return (
-            f"ModelCheckpoint(monitor={self.monitor!r}, mode={self.mode!r}, every='{self.every}')"
-        )
-
-    def state_dict(self) -> dict[str, Any]:
-        state = {name: copy.copy(getattr(self, f"_{name}")) for name in _STATE}
-        return state | {"best": self._ranking()[0] if self._scores else None}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        for name in _STATE:
-            setattr(self, f"_{name}", copy.copy(state_dict[name]))
-
-
-class _OrValidation:
-    """Due when `every` is, and after each validation at which the callback wants to save."""
-
-    def __init__(self, callback: ModelCheckpoint, every: Interval | None) -> None:
-        self.callback = callback
-        self.every = every
-
-    def count(self, progress: Progress) -> int:
-        due = self.every.count(progress) if self.every else 0
-        return due + self.callback._wanted
-
-    def batches_until(self, progress: Progress) -> float:
-        return self.every.batches_until(progress) if self.every else math.inf
-
-
-def _tensor(score: float) -> Tensor:
-    return torch.tensor(score, dtype=torch.float64)
-
-
-def _interval(
-    every: str | Interval | None, steps: int | None, time: timedelta | None, epochs: int | None
-) -> Interval | None:
-    """The one interval that was given; every epoch if none was; None if it was 0."""
-    if sum(bool(given) for given in (every, steps, time is not None, epochs)) > 1:
-        raise ConfigError(
-            "more than one interval is given",
-            where="ModelCheckpoint",
-            allowed="one of every, every_n_train_steps, train_time_interval, every_n_epochs",
-        )
-    if time is not None:
-        every = f"{time.total_seconds()} s"
-    elif steps:
-        every = f"{steps} steps"
-    elif epochs or (steps is None and epochs is None and every is None):
-        every = f"{epochs or 1} epochs"
-    return None if every is None else Interval.parse(every, "ModelCheckpoint")
+        return f"{super().state_key} every {self.every}"

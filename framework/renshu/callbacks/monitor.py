@@ -1,93 +1,118 @@
-"""What callbacks that watch a metric share: its value, what is better, a key nobody logs."""
+"""What callbacks that watch a metric share: when they act, and a metric that nobody logs."""
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import TYPE_CHECKING, Any
 
-from renshu.errors import ConfigError, near
+from renshu.callbacks.callback import Callback
+from renshu.errors import ConfigError, near, unknown
+from renshu.intervals import Interval, Progress
 
 if TYPE_CHECKING:
+    from renshu.module import Module
     from renshu.trainer import Trainer
 
 
-def check_mode(mode: str, where: str) -> None:
-    """Refuse a mode that is neither min nor max."""
-    if mode not in ("min", "max"):
-        raise ConfigError(f"unknown mode {mode!r}", where=where, allowed="min, max")
+class Watcher(Callback):
+    """Watches a metric and acts in `on_interval`: when an interval is due or a validation asks.
 
-
-def better(mode: str, score: float, than: float) -> bool:
-    """Whether `score` is strictly better; a NaN is never better, and anything else beats it."""
-    if math.isnan(score) or math.isnan(than):
-        return not math.isnan(score)
-    return score < than if mode == "min" else score > than
-
-
-def monitored(trainer: Trainer, key: str) -> float | None:
-    """The newest value of a metric, read from the device; None if it was not logged yet."""
-    value = trainer.callback_metrics.get(key)
-    return None if value is None else float(value)
-
-
-def validates(trainer: Trainer) -> bool:
-    """Whether this fit has validation batches at all."""
-    return sum(trainer.num_val_batches) > 0
-
-
-def validates_at_epoch_end(trainer: Trainer) -> bool:
-    """Whether validation runs exactly once an epoch, at its end (or never)."""
-    options: Any = trainer.options
-    share = options.val_check_interval
-    whole = share is None or (isinstance(share, float) and share == 1.0)
-    each = options.check_val_every_n_epoch == 1
-    return not validates(trainer) or (options.validate_every is None and whole and each)
-
-
-class KeyWatch:
-    """Decides when a monitored key that nobody logs is an error.
-
-    The key may come from a validation or from the end of an epoch, so it is missing once an epoch
-    has ended and, if there is validation, a validation too; after the validation alone if its name
-    begins with "val" or an epoch has no known end. A resumed fit starts anew: it needs the key no
-    earlier than a fresh one.
+    It is its own interval. The metric has to be there at the first validation if its name begins
+    with "val" or epochs have no end, else at the end of the first epoch (of the first one with a
+    validation, if there is any): `refuse_missing` raises then. A resumed fit needs it no earlier.
     """
 
-    def __init__(self, key: str, owner: str) -> None:
-        self.key = key
-        self.owner = owner
+    interval: Any = None
+    monitor: Any
+    mode: str
+    strict = True
+    state: tuple[str, ...] = ()
+    """The attributes that a checkpoint keeps."""
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("min", "max"):
+            raise unknown("mode", self.mode, ("min", "max"), type(self).__name__)
         self.start()
 
     def start(self) -> None:
-        """A fit begins."""
-        self._names: set[str] = set()
-        self._validated = False
+        """Forget the fit before."""
+        self._asked = 0
+        self._validated = self._overdue = self._after_validations = False
 
-    def see(self, trainer: Trainer) -> None:
-        """Remember what is logged by now."""
-        self._names.update(trainer.callback_metrics)
+    def act_every(self, every: Interval, trainer: Trainer, at_epoch_end: bool | None) -> None:
+        """Act at an interval; one of epochs waits for validations unless `at_epoch_end`.
 
-    def validated(self, trainer: Trainer) -> None:
-        """A validation ended, or the sanity check."""
-        self.see(trainer)
-        self._validated = self._validated or not trainer.sanity_checking
+        None acts at the end of an epoch where validation runs once an epoch or never.
+        """
+        if at_epoch_end is None:
+            options, share = trainer.options, trainer.options.val_check_interval
+            once = share is None or (isinstance(share, float) and share == 1.0)
+            once = once and options.check_val_every_n_epoch == 1 and not options.validate_every
+            at_epoch_end = once or not any(trainer.num_val_batches)
+        self._after_validations = every.unit == "epochs" and not at_epoch_end
+        self._every, self.interval = every, self
 
-    def error(self, trainer: Trainer, *, after_epoch: bool) -> ConfigError | None:
-        """What to raise now; None while the key is there or may still come."""
-        if self.key in self._names:
-            return None
-        endless = math.isinf(trainer.num_training_batches)
-        if not after_epoch and not self.key.startswith("val") and not endless:
-            return None
-        if not self._validated and (validates(trainer) or not after_epoch):
-            return None
-        self.see(trainer)
-        if self.key in self._names:
-            return None
-        names = sorted(self._names)
-        return ConfigError(
-            f"the metric {self.key!r} was not logged",
-            where=f"{self.owner}(monitor={self.key!r})",
-            allowed=", ".join(names) or "no metric was logged",
-            mend=near(self.key, names) or f"self.log({self.key!r}, value) in validation_step",
+    def count(self, progress: Progress) -> int:
+        """How many times it has become due so far."""
+        return self._asked + (0 if self._after_validations else self._every.count(progress))
+
+    def batches_until(self, progress: Progress) -> float:
+        """After how many more batches, at the earliest, it is due again."""
+        return math.inf if self._after_validations else self._every.batches_until(progress)
+
+    def setup(self, trainer: Trainer, module: Module, stage: str) -> None:
+        self._fitting = stage == "fit"
+        if self._fitting:
+            self.start()
+
+    def on_validation_end(self, trainer: Trainer, module: Module) -> None:
+        if not self._fitting or trainer.sanity_checking:
+            return
+        early = str(self.monitor).startswith("val") or math.isinf(trainer.num_training_batches)
+        self._overdue = early and not self._validated and self._missing(trainer)
+        self._validated = True
+        due = self._after_validations and (trainer.current_epoch + 1) % self._every.size == 0
+        self._asked += due or self._overdue
+
+    def on_train_epoch_end(self, trainer: Trainer, module: Module) -> None:
+        if self._validated or not any(trainer.num_val_batches):
+            self._overdue = self._missing(trainer)
+            self._asked += self._overdue
+
+    def value(self, trainer: Trainer) -> float | None:
+        """The newest value of the metric, read from the device; None if it was not logged yet."""
+        value = trainer.callback_metrics.get(self.monitor)
+        return None if value is None else float(value)
+
+    def save(self, trainer: Trainer) -> None:
+        """Save the state of the run, if that is what this callback does."""
+
+    def refuse_missing(self, trainer: Trainer) -> None:
+        """Raise ConfigError if the metric should be there by now; the state is saved before."""
+        if not self._overdue or not self._missing(trainer):
+            return
+        for callback in (self, *trainer.callbacks):
+            if isinstance(callback, Watcher):
+                callback.save(trainer)
+        trainer.wait_for_checkpoints()
+        names = sorted(trainer.callback_metrics)
+        raise ConfigError(
+            f"{type(self).__name__} watches {self.monitor!r}, which was not logged",
+            allowed=", ".join(names) or "nothing was logged",
+            mend=near(self.monitor, names) or f"self.log({self.monitor!r}, value)",
         )
+
+    def _missing(self, trainer: Trainer) -> bool:
+        return self.strict and bool(self.monitor) and self.monitor not in trainer.callback_metrics
+
+    @property
+    def state_key(self) -> str:
+        return f"{type(self).__qualname__}(monitor={self.monitor!r}, mode={self.mode!r})"
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name.lstrip("_"): copy.copy(getattr(self, name)) for name in self.state}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for name in self.state:
+            setattr(self, name, copy.copy(state_dict[name.lstrip("_")]))

@@ -103,6 +103,24 @@ def test_a_missing_key_is_told_with_the_state_saved(tmp_path: Path) -> None:
     assert trainer.folders() == ["step=000001"]
 
 
+def test_a_missing_validation_key_is_told_at_the_first_validation(tmp_path: Path) -> None:
+    stop = EarlyStopping("val_los")  # pains/trainer.md row 28
+    trainer = FakeTrainer(tmp_path, [stop, ModelCheckpoint()], val_check_interval=2)
+    trainer.start()
+    trainer.step()
+    with pytest.raises(ConfigError, match="EarlyStopping watches 'val_los'"):
+        trainer.step({"val_loss": 1.0})
+    assert trainer.folders() == ["step=000002"]
+
+
+def test_another_patience_holds_after_a_resume(tmp_path: Path) -> None:
+    first = FakeTrainer(tmp_path, [EarlyStopping("val_loss", patience=2), ModelCheckpoint()])
+    assert first.run(values(1.0, 2.0, 2.0), 3) == 3
+    second = FakeTrainer(tmp_path, [EarlyStopping("val_loss", patience=4), ModelCheckpoint()])
+    last = tmp_path / "checkpoints" / "step=000003"
+    assert second.run(values(*[2.0] * 9), 9, resume=last) == 5
+
+
 def test_a_missing_key_is_no_error_when_not_strict(tmp_path: Path) -> None:
     trainer = FakeTrainer(tmp_path, [EarlyStopping("nothing", strict=False)])
     assert trainer.run(values(1.0, 1.0), 2) == 2

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 import tempfile
 from datetime import timedelta
 from pathlib import Path
@@ -67,11 +69,10 @@ def test_each_policy_keeps_what_it_says(
 def test_scores_are_told_as_in_lightning(tmp_path: Path) -> None:
     _, callback = fit(tmp_path, [5.0, 1.0, 4.0, 2.0], monitor="val_loss", save_top_k=3)
     assert callback.best_model_score is not None and callback.best_model_score.item() == 1.0
-    assert callback.kth_value is not None and callback.kth_value.item() == 4.0
     assert callback.current_score is not None and callback.current_score.item() == 2.0
     names = {Path(path).name: score.item() for path, score in callback.best_k_models.items()}
     assert names == {"step=000002": 1.0, "step=000004": 2.0, "step=000003": 4.0}
-    assert Path(callback.kth_best_model_path).name == "step=000003"
+    assert [Path(path).name for path in callback.best_k_models] == steps(2, 4, 3)
     assert Path(callback.last_model_path).name == "step=000004"
 
 
@@ -198,7 +199,7 @@ def test_a_hostile_state_deletes_nothing_outside(tmp_path: Path, name: str) -> N
     state_file = tmp_path / "run" / "checkpoints" / "step=000001" / "state.json"
     state = json.loads(state_file.read_text())
     for callback_state in state["callbacks"].values():
-        callback_state["obsolete"] = [name]
+        callback_state["saved"] = {name: None, "step=000001": None}
     state_file.write_text(json.dumps(state))
     trainer = FakeTrainer(tmp_path / "run", [ModelCheckpoint()])
     trainer.run(values(1.0, 1.0), 2, resume=state_file.parent)
@@ -283,16 +284,18 @@ def test_validations_inside_the_epoch_save_each_time(tmp_path: Path) -> None:
     assert trainer.writes == steps(2, 4)
 
 
-def test_a_validation_metric_ranks_only_the_weights_it_was_measured_on(tmp_path: Path) -> None:
+def test_a_value_of_a_validation_ranks_one_save(tmp_path: Path) -> None:
     callback = ModelCheckpoint(monitor="val_loss", every_n_train_steps=3, save_top_k=5)
-    trainer = FakeTrainer(tmp_path, [callback], val_check_interval=4)
+    trainer = FakeTrainer(tmp_path, [callback], val_check_interval=7)
     trainer.start()
-    for step in range(1, 13):
-        trainer.step({"val_loss": 1.0 / step} if step % 4 == 0 else None)
-    # due at 3, 6, 9 and 12; what was due before a validation ranks at that validation
-    assert trainer.writes == steps(3, 4, 6, 8, 9, 12)
+    for step in range(1, 22):
+        trainer.step({"val_loss": 1.0 / step} if step % 7 == 0 else None)
+    trainer.end()
+    # Before the first value, and between one that has ranked and the next, a save is the newest.
+    assert trainer.writes == steps(3, 6, 9, 12, 15, 18, 21)
     ranked = {Path(path).name: score.item() for path, score in callback.best_k_models.items()}
-    assert ranked == {"step=000004": 1 / 4, "step=000008": 1 / 8, "step=000012": 1 / 12}
+    assert ranked == {"step=000009": 1 / 7, "step=000015": 1 / 14, "step=000021": 1 / 21}
+    assert trainer.folders() == steps(9, 15, 21)
 
 
 def test_nothing_is_saved_in_a_fast_dev_run(tmp_path: Path) -> None:
@@ -324,10 +327,9 @@ def test_a_missing_key_is_told_after_the_first_epoch_with_the_state_saved(tmp_pa
     assert trainer.folders() == steps(1)
 
 
-def test_a_missing_key_of_training_is_told_before_the_second_epoch(tmp_path: Path) -> None:
+def test_a_missing_key_of_training_is_told_at_the_first_epochs_end(tmp_path: Path) -> None:
     trainer = FakeTrainer(tmp_path, [ModelCheckpoint(monitor="train_los")])
     trainer.start()
-    trainer.epoch({"val_loss": 1.0})
     with pytest.raises(ConfigError, match="train_los"):
         trainer.epoch({"val_loss": 1.0})
     assert trainer.folders() == steps(1)
@@ -381,6 +383,19 @@ def saved(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "runs" / "run" / "checkpoints").iterdir())
 
 
+def counted_writes(trainer: Any) -> list[int]:
+    """The optimiser step of each checkpoint that the trainer writes from here on."""
+    writes: list[int] = []
+    save = trainer.save_checkpoint
+
+    def counted(*args: Any, **kwargs: Any) -> Path:
+        writes.append(trainer.global_step)
+        return save(*args, **kwargs)
+
+    trainer.save_checkpoint = counted
+    return writes
+
+
 def test_a_real_fit_keeps_the_best_and_the_newest(tmp_path: Path) -> None:
     callback = ModelCheckpoint(monitor="val_loss", save_top_k=2)
     trainer = tiny.trainer(tmp_path, callback, max_epochs=6)
@@ -406,23 +421,75 @@ def test_a_real_run_resumed_anywhere_keeps_the_same(tmp_path: Path) -> None:
         assert resumed.state_dict() == whole.state_dict()
 
 
-def test_a_real_save_is_one_write_of_the_tensors(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:  # pains/trainer.md row 7
-    writes: list[int] = []
+def test_a_real_save_is_one_write_of_the_tensors(tmp_path: Path) -> None:  # pains/trainer.md row 7
     trainer = tiny.trainer(
         tmp_path, ModelCheckpoint(monitor="val_loss", save_last=True), max_epochs=4
     )
-    save = trainer.save_checkpoint
-
-    def counted(*args: Any, **kwargs: Any) -> Path:
-        writes.append(trainer.global_step)
-        return save(*args, **kwargs)
-
-    monkeypatch.setattr(trainer, "save_checkpoint", counted)
+    writes = counted_writes(trainer)
     trainer.fit(Scripted([4, 3, 2, 1]), tiny.loader(), tiny.loader())
     assert writes == [4, 8, 12, 16]
     assert not any(path.is_symlink() for path in tmp_path.rglob("*"))
+
+
+def test_a_state_saved_before_its_validation_is_ranked_without_a_second_write(
+    tmp_path: Path,
+) -> None:  # pains/trainer.md row 7
+    """Batch 5 saves step 1 and batch 6 validates it; batch 10 saves step 2, which nobody does."""
+    callback = ModelCheckpoint(monitor="val_loss", every="5 batches")
+    options: dict[str, Any] = {"accumulate_grad_batches": 4, "validate_every": "6 batches"}
+    trainer = tiny.trainer(tmp_path, callback, max_epochs=1, **options)
+    writes = counted_writes(trainer)
+    trainer.fit(Scripted([0.5]), tiny.loader(88), tiny.loader())
+    assert writes == [1, 2, 3]
+    assert Path(callback.best_model_path).name == "step=000001"
+    assert callback.best_model_score is not None and callback.best_model_score.item() == 0.5
+    assert saved(tmp_path) == steps(1, 3)
+
+
+def interrupted_at(folder: Path, step: int, **options: Any) -> Any:
+    """A run that Ctrl-C stopped after a step, with the state that the Trainer saved then."""
+
+    class Presses(tiny.Tiny):
+        def on_train_batch_end(self, *_: Any) -> None:
+            if self.trainer.global_step == step:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    trainer = tiny.trainer(folder, ModelCheckpoint(**options), max_epochs=2)
+    trainer.fit(Presses(), tiny.loader(), tiny.loader())
+    assert trainer.interrupted
+    return trainer
+
+
+def test_the_state_of_a_ctrl_c_goes_once_a_newer_checkpoint_is_complete(tmp_path: Path) -> None:
+    interrupted_at(tmp_path, 2)
+    name = "interrupted-step=000002-batch=000002"
+    assert saved(tmp_path) == [name]
+    seen: list[list[str]] = []
+
+    class Looks(tiny.Tiny):
+        def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+            if self.trainer.global_step == 6:
+                self.trainer.wait_for_checkpoints()
+                seen.append(saved(tmp_path))
+
+    trainer = tiny.trainer(tmp_path, ModelCheckpoint(), max_epochs=2)
+    trainer.fit(Looks(), tiny.loader(), tiny.loader(), ckpt_path="last")
+    # While a save may still fail everything before it stays.
+    assert seen == [[name, *steps(4)]]
+    assert saved(tmp_path) == steps(8)
+
+
+def test_only_a_checkpoint_that_can_be_resumed_replaces_that_of_a_ctrl_c(tmp_path: Path) -> None:
+    interrupted_at(tmp_path, 6, save_weights_only=True)
+    name = "interrupted-step=000006-batch=000006"
+    trainer = tiny.trainer(tmp_path, ModelCheckpoint(save_weights_only=True), max_epochs=2)
+    trainer.fit(
+        tiny.Tiny(),
+        tiny.loader(),
+        tiny.loader(),
+        ckpt_path=tmp_path / "runs" / "run" / "checkpoints" / name,
+    )
+    assert saved(tmp_path) == [name, *steps(8)]
 
 
 def test_real_validations_inside_an_epoch(tmp_path: Path) -> None:
@@ -433,12 +500,12 @@ def test_real_validations_inside_an_epoch(tmp_path: Path) -> None:
     assert len(callback.best_k_models) == 4
 
 
-def test_a_real_interval_of_steps_ranks_at_validations(tmp_path: Path) -> None:
+def test_a_real_interval_of_steps_ranks_by_the_newest_validation(tmp_path: Path) -> None:
     callback = ModelCheckpoint(monitor="val_loss", save_top_k=-1, every="3 steps")
     trainer = tiny.trainer(tmp_path, callback, max_epochs=2)
     trainer.fit(tiny.Tiny(), tiny.loader(), tiny.loader())
-    assert saved(tmp_path) == steps(3, 4, 6, 8)
-    assert {Path(path).name for path in callback.best_k_models} == set(steps(4, 8))
+    assert saved(tmp_path) == steps(3, 6, 8)
+    assert {Path(path).name for path in callback.best_k_models} == set(steps(6, 8))
 
 
 def test_a_training_metric_ranks_at_every_step(tmp_path: Path) -> None:
