@@ -34,11 +34,9 @@ _KIND_NAMES = {kind: kind.__name__ for kind in (tuple, set, frozenset, deque, *_
 _KIND_NAMES |= {list: "list", torch.Size: "size"}
 _BUILTINS = (int, float, str, bool, list, dict, set, tuple)
 _FACTORIES = {None: None, **{kind.__name__: kind for kind in _BUILTINS}}
-_NUMPY_KINDS = frozenset("biufcmMSU")
 _PLAIN = 1 << 1000
 """Below it a number is plain JSON: finite, and with no more digits than Python parses."""
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*")
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def encode(
@@ -62,7 +60,7 @@ def encode(
     return encoder.encode(tree, path), encoder.tensors.finish()
 
 
-def decode(tree: Any, tensors: Mapping[str, Tensor], path: str = "state") -> Any:
+def decode(tree: Any, tensors: Mapping[str, Tensor], where: object = "state") -> Any:
     """Rebuild what `encode` was given; tensors that shared a storage share one again.
 
     The result uses the memory of `tensors` where it can.
@@ -75,9 +73,9 @@ def decode(tree: Any, tensors: Mapping[str, Tensor], path: str = "state") -> Any
         result = decoder.decode(tree)
     except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as e:
         what = f"this is not what renshu wrote: {type(e).__name__}: {e}"
-        raise CheckpointError(what, where=path, allowed=ALLOWED) from e
+        raise CheckpointError(what, where=where, allowed=ALLOWED) from e
     if unused := sorted(set(tensors) - decoder.tensors.used):
-        raise CheckpointError(f"the tensor {unused[0]!r} belongs nowhere", where=path)
+        raise CheckpointError(f"the tensor {unused[0]!r} belongs nowhere", where=where)
     return result
 
 
@@ -91,10 +89,8 @@ class _Encoder:
     def encode(self, value: Any, path: str) -> Any:
         """The JSON of a value; exact types, so that no subclass comes back as its base."""
         kind = type(value)
-        if kind is bool or value is None:
+        if kind is str or kind is bool or value is None:
             return value
-        if kind is str:
-            return value if _is_text(value) else {"$": "str", "hex": _hex(value)}
         if kind is int:
             return value if -_PLAIN < value < _PLAIN else {"$": "int", "hex": hex(value)}
         if kind is float:
@@ -119,7 +115,7 @@ class _Encoder:
         kind = type(value)
         if kind is list:
             return self._items(value, path)
-        if kind is dict and "$" not in value and all(map(_is_text, value)):
+        if kind is dict and "$" not in value and all(type(key) is str for key in value):
             return {key: self.encode(item, _join(path, key)) for key, item in value.items()}
         marked: dict[str, Any] = {"$": _KIND_NAMES[kind]}
         if kind is deque:
@@ -171,11 +167,11 @@ class _Encoder:
         np = sys.modules.get("numpy")
         if np is None or not (isinstance(value, np.generic) or type(value) is np.ndarray):
             raise _refusal(path, type(value).__qualname__)
-        if value.dtype.kind not in _NUMPY_KINDS:
+        if value.dtype.kind not in "biufcmMSU":
             raise _refusal(path, f"numpy {type(value).__name__} of dtype {value.dtype}")
+        array = np.array(value, order="C", ndmin=1)  # a copy that torch may write to
         if isinstance(value, np.generic):
-            return {"$": "scalar", "dtype": value.dtype.str, "hex": value.tobytes().hex()}
-        array = np.array(value, order="C")  # a copy that torch may write to
+            return {"$": "scalar", "dtype": array.dtype.str, "hex": array.tobytes().hex()}
         try:
             data = torch.from_numpy(array)
         except (TypeError, ValueError):  # a dtype or byte order that torch does not have
@@ -218,19 +214,17 @@ class _Decoder:
 
     def array(self, tree: dict[str, Any]) -> Any:
         flat = self.tensors.get(tree["data"]).numpy().reshape(-1)
-        return flat.view(_numpy_dtype(tree["dtype"])).reshape(tree["shape"])
+        return flat.view(tree["dtype"]).reshape(tree["shape"])
 
     def scalar(self, tree: dict[str, Any]) -> Any:
         import numpy as np
 
-        data, dtype = bytes.fromhex(tree["hex"]), _numpy_dtype(tree["dtype"])
-        return np.frombuffer(data, dtype=dtype)[0] if dtype.itemsize else dtype.type()
+        return np.frombuffer(bytes.fromhex(tree["hex"]), dtype=tree["dtype"])[0]
 
 
 _KINDS: dict[str, Callable[[_Decoder, dict[str, Any]], Any]] = {
     "int": lambda self, tree: int(tree["hex"], 16),
     "float": lambda self, tree: float(tree["value"]),
-    "str": lambda self, tree: bytes.fromhex(tree["hex"]).decode("utf-8", "surrogatepass"),
     "bytes": lambda self, tree: base64.b64decode(tree["base64"], validate=True),
     "path": lambda self, tree: pathlib.Path(self.decode(tree["value"])),
     "dtype": lambda self, tree: geometry.DTYPES[tree["value"]],
@@ -264,21 +258,3 @@ def _refusal(path: str, kind: str) -> CheckpointError:
     return CheckpointError(
         f"{path}: {kind} cannot be saved", where=path, allowed=ALLOWED, mend=mend
     )
-
-
-def _is_text(value: Any) -> bool:
-    """Whether it is text that UTF-8 can hold."""
-    return type(value) is str and (value.isascii() or not _SURROGATE.search(value))
-
-
-def _hex(text: str) -> str:
-    return text.encode("utf-8", "surrogatepass").hex()
-
-
-def _numpy_dtype(text: str) -> Any:
-    import numpy as np
-
-    dtype = np.dtype(text)
-    if dtype.kind not in _NUMPY_KINDS:
-        raise ValueError(f"dtype {text}")
-    return dtype

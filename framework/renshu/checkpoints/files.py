@@ -24,8 +24,8 @@ MAX_HEADER = 64 << 20
 _GUARDS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
-def parse_json(data: bytes, where: object, limit: int = MAX_JSON) -> Any:
-    """Strict JSON: no twin keys, NaN, infinities, endless integers, deep nesting, other encodings.
+def parse_json(data: bytes, where: object, limit: int = MAX_JSON) -> dict[str, Any]:
+    """A JSON object, read strictly: no twin keys, NaN, infinities, endless integers, deep nesting.
 
     Raises:
         CheckpointError: naming `where`.
@@ -34,18 +34,22 @@ def parse_json(data: bytes, where: object, limit: int = MAX_JSON) -> Any:
         if len(data) > limit:
             raise ValueError(f"{len(data)} bytes, more than {limit}")
         hooks = {"parse_constant": _finite, "parse_float": _finite, "object_pairs_hook": _no_twins}
-        return json.loads(data.decode("utf-8"), **hooks)
+        tree = json.loads(data.decode("utf-8", "surrogatepass"), **hooks)
+        if type(tree) is not dict:
+            raise ValueError("not an object")
+        return tree
     except (ValueError, RecursionError) as e:
         raise CheckpointError(f"not JSON that renshu wrote: {e}", where=where) from e
 
 
 def dump_json(tree: Any, limit: int = MAX_JSON, indent: int | None = None) -> bytes:
-    """JSON as ASCII bytes; CheckpointError if our own reader would refuse its size."""
-    text = json.dumps(tree, allow_nan=False, indent=indent).encode()
-    if len(text) > limit:
-        what = f"{len(text):,} bytes of JSON, more than {limit:,}"
+    """JSON in UTF-8; CheckpointError if our own reader would refuse its size."""
+    text = json.dumps(tree, allow_nan=False, indent=indent, ensure_ascii=False)
+    data = text.encode("utf-8", "surrogatepass")  # a file name may hold half a surrogate pair
+    if len(data) > limit:
+        what = f"{len(data):,} bytes of JSON, more than {limit:,}"
         raise CheckpointError(what, mend="keep long lists of numbers as tensors or arrays")
-    return text
+    return data
 
 
 def parse_tensors(data: bytes, where: object) -> dict[str, Tensor]:

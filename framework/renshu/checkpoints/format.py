@@ -9,12 +9,10 @@ step=000120/
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
-import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -160,26 +158,22 @@ def read(path: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: naming what is missing, altered or not understood.
     """
-    path = Path(path)
-    manifest, data = _load(path, keep=FILES)
-    tensors = parse_tensors(data[STATE_TENSORS], path / STATE_TENSORS)
-    with _tree(path, data) as tree:
-        state = {**decode(tree["state"], tensors, "state")}
-        if tree["model"] is not None:
-            state = {"model": _weights(tree["model"], path, data), **state}
+    manifest, data = _load(Path(path), keep=FILES)
+    where, tree = Path(path) / STATE, data[STATE]
+    state = _known(decode(tree.get("state"), data[STATE_TENSORS], where), where)
+    if tree.get("model") is not None:
+        state = {"model": _weights(data, where), **state}
     for number in range(manifest.format, FORMAT):
         state = MIGRATIONS[number](state)
     return state
 
 
-def read_weights(path: str | Path) -> dict[str, Any]:
+def read_weights(path: str | Path) -> OrderedDict[str, Any]:
     """Verify a checkpoint and return only the model's state_dict, in CPU memory."""
-    path = Path(path)
-    _, data = _load(path, keep=(MODEL_TENSORS, STATE))
-    with _tree(path, data) as tree:
-        if tree["model"] is None:
-            raise CheckpointError("the checkpoint holds no model", where="model")
-        return _weights(tree["model"], path, data)
+    _, data = _load(Path(path), keep=(MODEL_TENSORS, STATE))
+    if data[STATE].get("model") is None:
+        raise CheckpointError("the checkpoint holds no model", where=path)
+    return _weights(data, Path(path) / STATE)
 
 
 def read_manifest(path: str | Path) -> Manifest:
@@ -196,10 +190,8 @@ def read_manifest(path: str | Path) -> Manifest:
     with opened(where) as file:
         text = file.read(_MAX_MANIFEST + 1)
     tree = parse_json(text, where, _MAX_MANIFEST)
-    if type(tree) is not dict:
-        raise CheckpointError("not the manifest of a checkpoint", where=where)
     number = tree.get("format")
-    if type(number) is int and number > FORMAT:
+    if type(number) is int and not 0 < number <= FORMAT:
         what = f"the checkpoint has format {number}, this renshu reads up to {FORMAT}"
         raise CheckpointError(what, where=where, mend="pip install --upgrade renshu")
     _check_fields(tree, where)
@@ -240,7 +232,7 @@ def _check_fields(tree: Mapping[str, Any], where: object) -> None:
     for name in sorted(tree.keys() | known.keys()):
         value = tree.get(name)
         wrong = name not in tree or type(value) is not type(known.get(name))
-        wrong = wrong or (type(value) is int and not (name == "format") <= value < 1 << 62)
+        wrong = wrong or (type(value) is int and not 0 <= value < 1 << 62)
         if wrong or (name == "files" and set(tree[name]) != set(FILES)):
             what = f"the manifest's {name!r} is not as renshu writes it"
             raise CheckpointError(what, where=where, allowed=known.get(name))
@@ -259,51 +251,43 @@ def _sealed(manifest: Manifest) -> bytes:
 def _aliases(snapshot: Snapshot) -> dict[str, str]:
     """Names of tied weights and the name each is stored under, as safetensors' own tools say it."""
     weights = (snapshot.tree["model"] or {"weights": {}})["weights"]
-    refs = {name: ref for name, ref in weights.items() if type(ref) is dict and "name" in ref}
-    return {name: ref["name"] for name, ref in refs.items() if ref["name"] != name}
+    return {
+        name: ref["name"]
+        for name, ref in weights.items()
+        if type(ref) is dict and ref.get("$") == "tensor" and ref["name"] != name
+    }
 
 
-def _weights(tree: dict[str, Any], path: Path, data: dict[str, bytes]) -> OrderedDict[str, Any]:
-    tensors = parse_tensors(data[MODEL_TENSORS], path / MODEL_TENSORS)
-    weights = OrderedDict(decode(tree["weights"], tensors, "model"))
-    if tree["metadata"] is not None:
-        versions = OrderedDict(decode(tree["metadata"], {}, "model metadata"))
-        weights._metadata = versions  # type: ignore[attr-defined]
+def _weights(data: dict[str, dict[str, Any]], where: Path) -> OrderedDict[str, Any]:
+    model = _known(decode(data[STATE]["model"], data[MODEL_TENSORS], where), where)
+    weights = OrderedDict(_known(model.get("weights"), where))
+    if model.get("metadata") is not None:
+        weights._metadata = OrderedDict(_known(model["metadata"], where))  # type: ignore[attr-defined]
     return weights
 
 
-def _load(path: Path, keep: tuple[str, ...]) -> tuple[Manifest, dict[str, bytes]]:
+def _known(tree: Any, where: Path) -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        raise CheckpointError("not the state of a checkpoint", where=where)
+    return tree
+
+
+def _load(path: Path, keep: tuple[str, ...]) -> tuple[Manifest, dict[str, dict[str, Any]]]:
     """Verify a folder and return what is in the files of `keep`, each read once."""
     manifest = read_manifest(path)
     if extra := sorted({file.name for file in path.iterdir()} - {*FILES, MANIFEST, ".DS_Store"}):
         raise CheckpointError("renshu did not write this file", where=path / extra[0])
-    data: dict[str, bytes] = {}
+    found: dict[str, dict[str, Any]] = {}
     for name, entry in manifest.files.items():
-        with opened(path / name) as file:
-            size = os.fstat(file.fileno()).st_size
-            if name in keep:
-                data[name] = file.read(size)
-                digest = _seal(data[name])
-            else:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if entry != {"sha256": digest, "bytes": size}:
-            raise CheckpointError(
-                f"{name} is not as it was written",
-                where=path / name,
-                allowed=entry,
-                mend="take another checkpoint; this one was cut short or altered",
-            )
-    return manifest, data
-
-
-@contextlib.contextmanager
-def _tree(path: Path, data: dict[str, bytes]) -> Iterator[dict[str, Any]]:
-    """What state.json holds; errors in using it name the file."""
-    where = path / STATE
-    tree = parse_json(data[STATE], where)
-    try:
-        yield tree
-    except CheckpointError as e:
-        raise CheckpointError(e.what, where=f"{where}: {e.where}", allowed=e.allowed) from e
-    except (LookupError, TypeError, ValueError) as e:
-        raise CheckpointError("not the state of a checkpoint", where=where) from e
+        where = path / name
+        with opened(where) as file:
+            data = file.read() if name in keep else b""
+            digest = hashlib.sha256(data) if name in keep else hashlib.file_digest(file, "sha256")
+            size = file.tell()
+        if entry != {"sha256": digest.hexdigest(), "bytes": size}:
+            what = f"{name} is not as it was written"
+            mend = "take another checkpoint; this one was cut short or altered"
+            raise CheckpointError(what, where=where, allowed=entry, mend=mend)
+        if name in keep:
+            found[name] = (parse_json if name == STATE else parse_tensors)(data, where)
+    return manifest, found

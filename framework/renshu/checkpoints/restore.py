@@ -85,10 +85,6 @@ def restore_scheduler(scheduler: Any, state: Mapping[str, Any], path: str = "sch
     if not _is_torch(scheduler):
         scheduler.load_state_dict(copy.deepcopy(state["state"]))
         return
-    groups, rates = len(scheduler.optimizer.param_groups), state["state"].get("base_lrs")
-    if rates is not None and len(rates) != groups:
-        what = f"{path} has {groups} parameter groups, the checkpoint {len(rates)}"
-        raise CheckpointError(what, where=path)
     for name, saved in state["state"].items():
         here = vars(scheduler).get(name)
         vars(scheduler)[name] = _restored(here, saved, f"{path}.{name}")
@@ -125,8 +121,12 @@ def _is_torch(scheduler: Any) -> bool:
     return type(scheduler).state_dict.__module__.startswith("torch.")
 
 
-def _shapes(optimizer: Optimizer) -> list[list[list[int]]]:
-    return [[list(p.shape) for p in group["params"]] for group in optimizer.param_groups]
+def _shapes(optimizer: Optimizer) -> dict[str, list[int]]:
+    return {
+        f"param_groups[{i}].params[{j}]": list(param.shape)
+        for i, group in enumerate(optimizer.param_groups)
+        for j, param in enumerate(group["params"])
+    }
 
 
 def _check_class(thing: object, state: Mapping[str, Any], path: str) -> None:
@@ -137,19 +137,12 @@ def _check_class(thing: object, state: Mapping[str, Any], path: str) -> None:
         raise CheckpointError(what, where=path, allowed=saved, mend=mend)
 
 
-def _check_shapes(now: list[list[list[int]]], saved: list[list[list[int]]], path: str) -> None:
-    if len(now) != len(saved):
-        what = f"{path} has {len(now)} parameter groups, the checkpoint {len(saved)}"
-        raise CheckpointError(what, where=path)
-    for i, (group, other) in enumerate(zip(now, saved, strict=True)):
-        where = f"{path}.param_groups[{i}]"
-        if len(group) != len(other):
-            what = f"{where} has {len(group)} parameters, the checkpoint {len(other)}"
-            raise CheckpointError(what, where=where)
-        for j, (shape, old) in enumerate(zip(group, other, strict=True)):
-            if shape != old:
-                what = f"parameter {j} has the shape {shape}, the saved one {old}"
-                raise CheckpointError(what, where=f"{where}.params[{j}]")
+def _check_shapes(now: dict[str, list[int]], saved: dict[str, list[int]], path: str) -> None:
+    for place in now | saved:
+        if now.get(place) != saved.get(place):
+            shapes = [f"the shape {s[place]}" if place in s else "nothing" for s in (now, saved)]
+            what = f"{path}.{place} has {shapes[0]}, the checkpoint {shapes[1]}"
+            raise CheckpointError(what, where=f"{path}.{place}")
 
 
 def _exact(loaded: Any, saved: Any) -> Any:

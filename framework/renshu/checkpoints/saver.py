@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from renshu.checkpoints.format import Snapshot, write
 
 
 class Saver:
-    """Writes snapshots in a thread; an error surfaces at the next `poll`, `submit` or `wait`.
+    """Writes snapshots in a thread; an error surfaces at the next `submit` or `wait`.
 
-    The thread is no daemon: a program that ends waits for its last save. No thread is started
-    before the first `submit`.
+    A program that ends waits for its last save. No thread is started before the first `submit`.
     """
 
     def __init__(self) -> None:
-        self._thread: threading.Thread | None = None
-        self._error: BaseException | None = None
+        self._pool = ThreadPoolExecutor(1, "renshu-saver")
+        self._save: Future[Path] | None = None
 
     def submit(
         self, snapshot: Snapshot, path: str | Path, before_publish: Callable[[], None] | None = None
@@ -29,28 +28,13 @@ class Saver:
             CheckpointError: the save before has failed; the new one is not started.
         """
         self.wait()
-
-        def run() -> None:
-            try:
-                write(snapshot, path, before_publish)
-            except BaseException as error:  # it belongs to the training thread
-                self._error = error
-
-        self._thread = threading.Thread(target=run, name="renshu-saver")
-        self._thread.start()
-
-    def poll(self) -> None:
-        """Raise the error of a save that has failed; costs one attribute look-up otherwise."""
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise error
+        self._save = self._pool.submit(write, snapshot, path, before_publish)
 
     def wait(self) -> None:
         """Return when nothing is in flight; raises the error of a save that has failed."""
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-        self.poll()
+        if self._save is not None:
+            save, self._save = self._save, None
+            save.result()
 
     close = wait
     """The same: the saver can be used again."""

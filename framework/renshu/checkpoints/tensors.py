@@ -28,20 +28,18 @@ NATIVE = {
     *(torch.uint64, torch.uint32, torch.uint16, torch.uint8, torch.float8_e5m2),
 }
 """What safetensors can hold. All other dtypes are stored as bytes, uint8 [..., itemsize]."""
-_Entry = tuple[dict[str, Any], Tensor, str]
+_LAYOUTS = (torch.strided, torch.sparse_coo, torch.sparse_csr)
+_View = tuple[dict[str, Any], Tensor, str]
 
 
 def fault(tensor: Tensor) -> str | None:
     """Why a tensor cannot be saved, or None."""
     if type(tensor) not in (Tensor, torch.nn.Parameter):
         return f"tensor subclass {type(tensor).__qualname__}"
-    if tensor.device.type == "meta":
-        return "meta tensor (it has no values)"
-    if tensor.is_quantized:
-        return "quantised tensor"
-    layouts = (torch.strided, torch.sparse_coo, torch.sparse_csr)
-    if tensor.is_nested or tensor.layout not in layouts or tensor.dtype not in _NAMES:
-        return f"{'nested ' * tensor.is_nested}tensor of {tensor.layout} and {tensor.dtype}"
+    odd = tensor.is_quantized or tensor.is_nested or tensor.device.type == "meta"
+    if odd or tensor.dtype not in _NAMES or tensor.layout not in _LAYOUTS:
+        kind = "quantised " if tensor.is_quantized else "nested " if tensor.is_nested else ""
+        return f"{kind}tensor of {tensor.layout} and {tensor.dtype} on {tensor.device}"
     return None
 
 
@@ -55,32 +53,30 @@ class Writer:
 
     def __init__(self, copy: bool, separate: bool) -> None:
         self.copy, self.separate = copy, separate
-        self.groups: defaultdict[object, list[_Entry]] = defaultdict(list)
+        self.refs: dict[object, dict[str, Any]] = {}
+        self.groups: defaultdict[object, list[_View]] = defaultdict(list)
         self.stored: dict[str, Tensor] = {}
 
     def add(self, tensor: Tensor, path: str) -> dict[str, Any]:
-        """The reference to a strided tensor, complete only after `finish`."""
+        """The reference to a strided tensor, complete after `finish`; equal views have one."""
         # Conjugation and sign are flags on a view: the storage alone holds other values.
         tensor = tensor.resolve_conj().resolve_neg()
-        ref = {"$": "tensor", "dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape)}
-        storage = (tensor.device, tensor.untyped_storage().data_ptr())
-        self.groups[storage if tensor.numel() else id(ref)].append((ref, tensor, path))
-        return ref
+        memory = tensor.untyped_storage().data_ptr() if tensor.numel() else path
+        place = tensor.storage_offset(), tensor.stride(), tensor.shape, tensor.dtype
+        key = (tensor.device, memory, *place)
+        if key not in self.refs:
+            ref = {"$": "tensor", "dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape)}
+            self.groups[key[:2]].append((ref, tensor, path))
+            self.refs[key] = ref
+        return self.refs[key]
 
     def finish(self) -> dict[str, Tensor]:
         """Contiguous CPU tensors by name, each of a dtype in `NATIVE`."""
-        for group in self.groups.values():
-            twins: defaultdict[object, list[_Entry]] = defaultdict(list)
-            for entry in group:
-                t = entry[1]
-                twins[t.dtype, t.shape, t.stride(), t.storage_offset()].append(entry)
-            self._store([entries[0] for entries in twins.values()])
-            for (first, *_), *others in twins.values():
-                for ref, *_ in others:
-                    ref.update(first)
+        for views in self.groups.values():
+            self._store(views)
         return self.stored
 
-    def _store(self, views: list[_Entry]) -> None:
+    def _store(self, views: list[_View]) -> None:
         """Keep different views of one storage."""
         spans = [_span(tensor) for _, tensor, _ in views]
         start = min(first for first, _ in spans) // 16 * 16  # aligned for every dtype
@@ -105,11 +101,9 @@ class Writer:
         tensor = tensor.to("cpu", copy=self.copy).contiguous()
         if tensor.dtype not in NATIVE:
             tensor = tensor.reshape(*tensor.shape, 1).view(torch.uint8)
-        name = base = path.encode("utf-8", "backslashreplace").decode()
-        count = 1
+        name = path.encode("utf-8", "backslashreplace").decode()
         while name in self.stored or name == "__metadata__":
-            count += 1
-            name = f"{base}~{count}"
+            name += "~"
         self.stored[name] = tensor
         return name
 
@@ -143,11 +137,9 @@ class Reader:
             flat = value.view(torch.uint8)[:known].view(kind)
             # torch refuses what leaves the storage, and in files each tensor has one of its own.
             return flat.as_strided(shape, stride, flat.storage_offset() + offset)
-        native = kind in NATIVE
-        stored = shape if native else [*shape, kind.itemsize]
-        if value.dtype != (kind if native else torch.uint8) or list(value.shape) != stored:
+        value = value if kind in NATIVE else value.view(kind).squeeze(-1)
+        if value.dtype != kind or list(value.shape) != shape:
             raise ValueError(f"{name!r} is {value.dtype} {list(value.shape)}, not {dtype} {shape}")
-        value = value if native else value.view(kind).reshape(shape)
         if stride is None:
             return value
         if _last(shape, stride) + 1 != value.numel():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from typing import Any
 
@@ -11,16 +10,18 @@ import torch
 from torch import Tensor
 
 from renshu.checkpoints.codec import decode, encode
-from renshu.checkpoints.files import parse_json
+from renshu.checkpoints.files import dump_json, parse_json
 from renshu.checkpoints.tensors import NATIVE
 
 
 def trip(tree: Any, **options: Any) -> Any:
     """Through the codec and through JSON text, as in a file."""
     encoded, tensors = encode(tree, **options)
-    text = json.dumps(encoded, allow_nan=False).encode()
+    text = dump_json({"tree": encoded})
     assert all(tensor.is_contiguous() and tensor.dtype in NATIVE for tensor in tensors.values())
-    return decode(parse_json(text, "test"), {name: t.clone() for name, t in tensors.items()})
+    return decode(
+        parse_json(text, "test")["tree"], {name: t.clone() for name, t in tensors.items()}
+    )
 
 
 def same(one: Any, other: Any) -> bool:

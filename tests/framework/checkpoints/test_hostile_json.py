@@ -17,16 +17,17 @@ from .helpers import trip
 BAD_JSON = {
     "twin keys": b'{"a": 1, "a": 2}',
     "NaN": b'{"a": NaN}',
-    "Infinity": b"[-Infinity]",
-    "overflow": b"[1e999]",
-    "huge int": b"[" + b"9" * 5000 + b"]",
-    "deep": b"[" * 100_000 + b"]" * 100_000,
+    "Infinity": b'{"a": -Infinity}',
+    "overflow": b'{"a": 1e999}',
+    "huge int": b'{"a": ' + b"9" * 5000 + b"}",
+    "deep": b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
     "deep object": b'{"a":' * 100_000,
     "trailing": b"{} {}",
     "NUL": b"{}\0",
     "not UTF-8": b'{"a": "\xff"}',
     "UTF-16": "{}".encode("utf-16"),
     "empty": b"",
+    "a list": b"[]",
     "cut": b'{"a": [1, 2',
 }
 
