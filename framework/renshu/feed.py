@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from types import FunctionType
@@ -456,15 +457,18 @@ def _with_workers(loader: DataLoader[Any], dataset: Any, **changes: Any) -> Data
         dataset=dataset,
         persistent_workers=loader.num_workers > 0,
         generator=torch.Generator().manual_seed(0),
-        worker_init_fn=functools.partial(_start_worker, loader.worker_init_fn),
+        worker_init_fn=functools.partial(_start_worker, loader.worker_init_fn, os.getpid()),
         _iterator=None,
         **changes,
     )
     return clone
 
 
-def _start_worker(user: Any, worker_id: int) -> None:
+def _start_worker(user: Any, main: int, worker_id: int) -> None:
     shield_worker()
+    if os.getppid() == 1 != main:
+        # The main process was killed already: torch's watchdog would take init for it, for ever.
+        os._exit(1)
     if user is not None:
         user(worker_id)
 
