@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +16,10 @@ if TYPE_CHECKING:
     from renshu.module import Module
     from renshu.trainer import Trainer
 
+State = dict[str, Any]
 
+
+@dataclass(eq=False)
 class EMA(Callback):
     """Trains with the plain weights; validates, saves and ends with their moving average.
 
@@ -34,29 +39,21 @@ class EMA(Callback):
             buffers are always the current ones.
     """
 
-    def __init__(
-        self,
-        decay: float = 0.999,
-        update_every_n_steps: int = 1,
-        update_starting_at_step: int | None = None,
-        update_starting_at_epoch: int | None = None,
-        use_buffers: bool = True,
-    ) -> None:
-        if not 0 <= decay <= 1:
-            raise ConfigError(f"decay={decay}", where="EMA", allowed="0 to 1")
-        if update_every_n_steps < 1:
-            raise ConfigError(
-                f"update_every_n_steps={update_every_n_steps}", where="EMA", allowed="1, 2, 3 …"
-            )
-        self.decay = decay
-        self.update_every_n_steps = update_every_n_steps
-        self.update_starting_at_step = update_starting_at_step
-        self.update_starting_at_epoch = update_starting_at_epoch
-        self.use_buffers = use_buffers
+    decay: float = 0.999
+    update_every_n_steps: int = 1
+    update_starting_at_step: int | None = None
+    update_starting_at_epoch: int | None = None
+    use_buffers: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.decay <= 1 or self.update_every_n_steps < 1:
+            allowed = "a decay from 0 to 1; update_every_n_steps 1, 2, 3 …"
+            raise ConfigError(f"{self} cannot be used", allowed=allowed)
         self._forget()
 
     def _forget(self) -> None:
-        self._weights: dict[str, Tensor] = {}  # in the module, by their first name
+        # By name, tied ones being one tensor: what is in the module, and the other version of it.
+        self._weights: dict[str, Tensor] = {}
         self._average: dict[str, Tensor] = {}  # empty before the first update
         self._swapped = False  # the module holds the average, and _average the plain weights
         self._step = 0
@@ -77,107 +74,85 @@ class EMA(Callback):
             self._forget()
 
     def on_fit_start(self, trainer: Trainer, module: Module) -> None:
-        self._weights = {name: tensor for name, tensor, _ in self._find(module)}
+        self._weights = {
+            name: tensor
+            for name, tensor in module.state_dict(keep_vars=True).items()
+            if isinstance(tensor, Tensor) and tensor.is_floating_point()
+            if self.use_buffers or isinstance(tensor, nn.Parameter)
+        }
         if self._average:
-            self._average = {
-                name: self._average.get(name, tensor).detach().to(tensor, copy=True)
-                for name, tensor in self._weights.items()
-            }
+            self._begin(self._weights | self._average)
         self._training = True
 
+    def _begin(self, values: Mapping[str, Tensor]) -> None:
+        """Start the average with a copy of these values."""
+        copies = {id(w): values[n].detach().to(w, copy=True) for n, w in self._weights.items()}
+        self._average = {name: copies[id(w)] for name, w in self._weights.items()}
+        self._pairs = list({id(w): w for w in self._weights.values()}.values()), [*copies.values()]
+
+    @torch.no_grad()
     def on_train_batch_end(
         self, trainer: Trainer, module: Module, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step = trainer.global_step
-        if step > self._step and self.should_update(step - 1, trainer.current_epoch):
-            self._step = step
-            self._update()
-
-    @torch.no_grad()
-    def _update(self) -> None:
-        weights = list(self._weights.values())
+        if step <= self._step or not self.should_update(step - 1, trainer.current_epoch):
+            return
+        self._step = step
         if not self._average:
-            self._average = {name: w.detach().clone() for name, w in self._weights.items()}
-        elif weights:
-            averages = list(self._average.values())
+            self._begin(self._weights)
+        else:
+            weights, averages = self._pairs
             torch._foreach_lerp_(averages, weights, 1 - self.decay)  # type: ignore
-
-    def _find(self, module: nn.Module) -> list[tuple[str, Tensor, list[str]]]:
-        """What is averaged: first name, tensor, all names of a parameter that has several."""
-        found: dict[int, tuple[str, Tensor, list[str]]] = {}
-        for name, tensor in module.state_dict(keep_vars=True).items():
-            wanted = isinstance(tensor, nn.Parameter) or self.use_buffers
-            if wanted and isinstance(tensor, Tensor) and tensor.is_floating_point():
-                found.setdefault(id(tensor), (name, tensor, []))[2].append(name)
-        return list(found.values())
 
     # --- using the average
 
     def on_validation_start(self, trainer: Trainer, module: Module) -> None:
-        if self._training and self._average:
-            self._swap()
+        if self._training:
+            self._put(average=True)
 
     def on_validation_end(self, trainer: Trainer, module: Module) -> None:
-        self._swap_back()
+        if self._training:
+            self._put(average=False)
 
     def on_train_end(self, trainer: Trainer, module: Module) -> None:
-        # A validation that a signal cut short has not swapped back.
-        self._swap_back()
-        if self._average:
-            self._swap()
+        self._put(average=True)
         self._training = False
 
     def on_exception(self, trainer: Trainer, module: Module, exception: BaseException) -> None:
-        self._swap_back()
+        self.on_validation_end(trainer, module)
         self._training = False
 
-    def _swap_back(self) -> None:
-        if self._training and self._swapped:
-            self._swap()
-
     @torch.no_grad()
-    def _swap(self) -> None:
-        """Exchange the contents, not the tensors: optimisers and views keep what they refer to."""
-        weights, averages = list(self._weights.values()), list(self._average.values())
-        held = [weight.detach().clone() for weight in weights]
-        torch._foreach_copy_(weights, averages)  # type: ignore
-        torch._foreach_copy_(averages, held)  # type: ignore
-        self._swapped = not self._swapped
+    def _put(self, average: bool) -> None:
+        """Have the average or the plain weights in the module, the other ones in `_average`.
+
+        Contents are exchanged, not tensors: optimisers and views keep what they refer to.
+        """
+        if self._average and self._swapped != average:
+            weights, averages = self._pairs
+            held = [weight.detach().clone() for weight in weights]
+            torch._foreach_copy_(weights, averages)  # type: ignore
+            torch._foreach_copy_(averages, held)  # type: ignore
+            self._swapped = average
 
     # --- saving and resuming
 
-    def state_dict(self) -> dict[str, Any]:
-        plain = self._average if self._swapped else self._weights
-        return {
-            "step": self._step,
-            "weights": {name: tensor.detach() for name, tensor in plain.items()}
-            if self._average
-            else {},
-        }
+    def state_dict(self) -> State:
+        plain = self._average if self._swapped else self._weights if self._average else {}
+        return {"step": self._step, "weights": {n: w.detach() for n, w in plain.items()}}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: State) -> None:
         self._step = state_dict["step"]
 
-    def on_save_checkpoint(
-        self, trainer: Trainer, module: Module, checkpoint: dict[str, Any]
-    ) -> None:
-        if not self._average or self._swapped:
-            return
-        for first, _, names in self._find(module):
-            for name in names:
-                checkpoint["state_dict"][name] = self._average[first]
+    def on_save_checkpoint(self, trainer: Trainer, module: Module, checkpoint: State) -> None:
+        if not self._swapped:
+            checkpoint["state_dict"].update(self._average)
 
-    def on_load_checkpoint(
-        self, trainer: Trainer, module: Module, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: Trainer, module: Module, checkpoint: State) -> None:
         state = checkpoint.get("callbacks", {}).get(self.state_key)
         plain = state["weights"] if state else {}
-        for first, _, names in self._find(module):
-            if first not in plain:
-                continue
-            self._average[first] = checkpoint["state_dict"][first]
-            for name in names:
-                checkpoint["state_dict"][name] = plain[first]
+        self._average = {name: checkpoint["state_dict"][name] for name in plain}
+        checkpoint["state_dict"].update(plain)
 
 
 EMAWeightAveraging = EMA

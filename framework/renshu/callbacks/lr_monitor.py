@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
 from renshu.callbacks.callback import Callback
-from renshu.errors import ConfigError
+from renshu.errors import ConfigError, unknown
 from renshu.results import to_host
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from renshu.trainer import Trainer
 
 
+@dataclass(eq=False)
 class LearningRateMonitor(Callback):
     """Sends the rate that each step used to the loggers.
 
@@ -30,80 +32,60 @@ class LearningRateMonitor(Callback):
         log_weight_decay: weight decay too, as `…-weight_decay`.
     """
 
-    def __init__(
-        self,
-        logging_interval: Literal["step", "epoch"] | None = None,
-        log_momentum: bool = False,
-        log_weight_decay: bool = False,
-    ) -> None:
-        if logging_interval not in (None, "step", "epoch"):
-            raise ConfigError(
-                f"logging_interval={logging_interval!r}",
-                where="LearningRateMonitor",
-                allowed="step, epoch, None",
-            )
-        self.logging_interval = logging_interval
-        self.log_momentum = log_momentum
-        self.log_weight_decay = log_weight_decay
+    logging_interval: Literal["step", "epoch"] | None = None
+    log_momentum: bool = False
+    log_weight_decay: bool = False
+
+    def __post_init__(self) -> None:
+        if (interval := self.logging_interval) not in (None, "step", "epoch"):
+            raise unknown("logging_interval", interval, ("step", "epoch"), "LearningRateMonitor")
+        wanted = {"lr": True, "momentum": self.log_momentum, "weight_decay": self.log_weight_decay}
+        self._keys = [key for key, logged in wanted.items() if logged]
 
     def on_train_start(self, trainer: Trainer, module: Module) -> None:
         from renshu.planning import log_interval
 
         if not trainer.loggers and not trainer.options.fast_dev_run:
             raise ConfigError("LearningRateMonitor needs a logger", mend="Trainer(logger=True)")
-        self._groups = dict[str, tuple[dict[str, Any], str]]()
-        self._number = 0
-        self._used: dict[str, Any] = {}
-        epochs_only = self.logging_interval == "epoch"
-        self.interval = None if epochs_only else log_interval(trainer.options)
+        if self.logging_interval != "epoch":
+            self.interval = log_interval(trainer.options)
+        self._optimizers, self._used = trainer.optimizers, []
+        self._names(trainer)
 
     def on_train_batch_start(
         self, trainer: Trainer, module: Module, batch: Any, batch_idx: int
     ) -> None:
         """Before the step, since schedulers run before the log event after it."""
-        number = sum(len(optimizer.param_groups) for optimizer in trainer.optimizers)
-        if number != self._number:
-            self._number, self._groups = number, self._name_groups(trainer)
-        self._used = {n: _copy(group.get(key, 0.0)) for n, (group, key) in self._groups.items()}
+        groups = [group for optimizer in self._optimizers for group in optimizer.param_groups]
+        self._used = [_value(group, key) for group in groups for key in self._keys]
 
     def on_train_epoch_end(self, trainer: Trainer, module: Module) -> None:
         if self.logging_interval != "step":
-            self._log(trainer)
+            self.on_interval(trainer, module)
 
     def on_interval(self, trainer: Trainer, module: Module) -> None:
-        self._log(trainer)
+        # A group that was added after the step began has no value yet.
+        trainer.log_metrics(dict(zip(self._names(trainer), to_host(self._used), strict=False)))
 
-    def _log(self, trainer: Trainer) -> None:
-        trainer.log_metrics(dict(zip(self._used, to_host(self._used.values()), strict=True)))
-
-    def _name_groups(self, trainer: Trainer) -> dict[str, tuple[dict[str, Any], str]]:
-        """Name → parameter group, and the group's key, of everything that is logged."""
-        found: dict[str, tuple[dict[str, Any], str]] = {}
-        names = {id(c.scheduler.optimizer): c.name for c in trainer.lr_scheduler_configs}
-        seen: Counter[str] = Counter()
-        for optimizer in trainer.optimizers:
-            base = names.get(id(optimizer)) or f"lr-{type(optimizer).__name__}"
+    def _names(self, trainer: Trainer) -> list[str]:
+        """The names of all that is logged, by optimiser, group and key."""
+        own = {id(c.scheduler.optimizer): c.name for c in trainer.lr_scheduler_configs}
+        names, seen = list[str](), Counter[str]()
+        for optimizer in self._optimizers:
+            base = own.get(id(optimizer)) or f"lr-{type(optimizer).__name__}"
             seen[base] += 1
             base = base if seen[base] == 1 else f"{base}-{seen[base] - 1}"
             several = len(optimizer.param_groups) > 1
             for number, group in enumerate(optimizer.param_groups, 1):
                 part = group.get("name", f"pg{number}" if several else None)
                 name = base if part is None else f"{base}/{part}"
-                if name in found:
-                    raise ConfigError(
-                        f"two parameter groups of {type(optimizer).__name__} are named {part!r}",
-                        where="configure_optimizers",
-                        allowed="a name of its own for each group, or none",
-                    )
-                found[name] = group, "lr"
-                if self.log_momentum:
-                    key = "betas" if "betas" in group else "momentum"
-                    found[f"{name}-momentum"] = group, key
-                if self.log_weight_decay:
-                    found[f"{name}-weight_decay"] = group, "weight_decay"
-        return found
+                names += [name if key == "lr" else f"{name}-{key}" for key in self._keys]
+        if twice := [name for name in names if names.count(name) > 1]:
+            allowed = "a name of its own for each parameter group, or none"
+            raise ConfigError(f"two rates are named {twice[0]!r}", allowed=allowed)
+        return names
 
 
-def _copy(value: Any) -> Any:
-    value = value[0] if isinstance(value, tuple) else value
+def _value(group: dict[str, Any], key: str) -> Any:
+    value = group["betas"][0] if key == "momentum" and "betas" in group else group.get(key, 0.0)
     return value.clone() if isinstance(value, Tensor) else value

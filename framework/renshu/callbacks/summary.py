@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from renshu.trainer import Trainer
 
 
+@dataclass(eq=False)
 class ModelSummary(Callback):
     """Prints the table before training.
 
@@ -22,8 +24,7 @@ class ModelSummary(Callback):
         max_depth: how deep to list parts; 1 is the module's own children, -1 all, 0 totals alone.
     """
 
-    def __init__(self, max_depth: int = 1) -> None:
-        self.max_depth = max_depth
+    max_depth: int = 1
 
     def on_fit_start(self, trainer: Trainer, module: Module) -> None:
         module.print(summarize(module, self.max_depth))
@@ -38,26 +39,16 @@ def summarize(module: nn.Module, max_depth: int = 1) -> str:
     rows = [("name", "type", "parameters", "mode")]
     for name, part in module.named_modules():
         if name and (max_depth == -1 or name.count(".") < max_depth):
-            count = f"{_count(part.parameters()):,}"
             lazy = " lazy" if any(is_lazy(p) for p in part.parameters()) else ""
             mode = "train" if part.training else "eval"
-            rows.append((name, type(part).__name__, count + lazy, mode))
-    return "\n".join([*(_table(rows) if len(rows) > 1 else ()), _totals(module)])
-
-
-def _table(rows: list[tuple[str, ...]]) -> Iterator[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for name, kind, count, mode in rows:
-        cells = (name.ljust(widths[0]), kind.ljust(widths[1]), count.rjust(widths[2]), mode)
-        yield "  ".join(cells)
-
-
-def _totals(module: nn.Module) -> str:
+            rows.append((name, type(part).__name__, f"{_count(part.parameters()):,}{lazy}", mode))
+    wide, kinds, counts, _ = (max(map(len, column)) for column in zip(*rows, strict=True))
+    lines = [f"{n:{wide}}  {kind:{kinds}}  {count:>{counts}}  {m}" for n, kind, count, m in rows]
     parameters = list(module.parameters())
-    total = _count(parameters)
     trained = _count(p for p in parameters if p.requires_grad)
-    size = sum(p.numel() * p.element_size() for p in parameters if not is_lazy(p))
-    return f"{total:,} parameters, {trained:,} of them trained, {size / 1e6:,.3f} MB"
+    size = sum(p.numel() * p.element_size() for p in parameters if not is_lazy(p)) / 1e6
+    total = f"{_count(parameters):,} parameters, {trained:,} of them trained, {size:,.3f} MB"
+    return "\n".join([*(lines if len(lines) > 1 else ()), total])
 
 
 def _count(parameters: Iterable[Tensor]) -> int:
