@@ -9,6 +9,9 @@ from collections.abc import Iterable
 from types import FrameType
 from typing import Any
 
+from torch import nn
+
+from renshu.checkpoints.codec import encode
 from renshu.errors import CheckpointError, ConfigError
 
 LIMIT = 1_000_000
@@ -74,7 +77,8 @@ class HyperParameters:
 
     def hyper_parameters_to_log(self) -> dict[str, Any]:
         """The same for the loggers; nothing after `save_hyperparameters(logger=False)`."""
-        return self.hyper_parameters_to_save() if self.__dict__.get("_hparams_to_loggers") else {}
+        wanted = self.__dict__.get("_hparams_to_loggers", True)
+        return self.hyper_parameters_to_save() if wanted else {}
 
 
 def _arguments(frame: FrameType) -> dict[str, Any]:
@@ -93,10 +97,6 @@ def _arguments(frame: FrameType) -> dict[str, Any]:
 
 def _check(values: dict[str, Any], owner: str) -> frozenset[str]:
     """Names that stay out of checkpoints; raises for what can be neither saved nor rebuilt."""
-    from torch import nn
-
-    from renshu.checkpoints.codec import encode
-
     modules = frozenset(name for name, value in values.items() if isinstance(value, nn.Module))
     if modules:
         said = f"{owner}: {', '.join(sorted(modules))} is an nn.Module and is not saved as a "
@@ -112,9 +112,7 @@ def _check(values: dict[str, Any], owner: str) -> frozenset[str]:
             raise ConfigError(said, where=where, allowed=_ALLOWED, mend=mend) from error
         size = sum(t.nbytes for t in tensors.values()) + len(str(text))
         if size > LIMIT:
-            said, mend = (
-                f"hyper-parameter {name!r} takes {size:,} bytes",
-                f"{mend}; or a DataModule",
-            )
-            raise ConfigError(said, where=owner, allowed=f"{LIMIT:,} bytes", mend=mend)
+            said = f"hyper-parameter {name!r} takes {size:,} bytes"
+            allowed = f"{LIMIT:,} bytes; data belongs in a DataModule"
+            raise ConfigError(said, where=owner, allowed=allowed, mend=mend)
     return modules

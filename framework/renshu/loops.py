@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -396,15 +396,13 @@ def _sanity_check(plan: Plan) -> None:
     trainer.sanity_checking = True
     for feed in plan.val_feeds:
         feed.limit = min(plan.sanity_batches, 2**62 if feed.limit is None else feed.limit)
-    try:
-        with isolation:
-            plan.call("on_sanity_check_start")
-            evaluate(plan, "validation")
-            plan.call("on_sanity_check_end")
-    finally:
-        for feed, limit in zip(plan.val_feeds, limits, strict=True):
-            feed.limit = limit
-        trainer.forget()
+    with isolation:
+        plan.call("on_sanity_check_start")
+        evaluate(plan, "validation")
+        plan.call("on_sanity_check_end")
+    for feed, limit in zip(plan.val_feeds, limits, strict=True):
+        feed.limit = limit
+    trainer.forget()
 
 
 def evaluate(plan: Plan, stage: str) -> list[dict[str, float]]:
@@ -412,24 +410,23 @@ def evaluate(plan: Plan, stage: str) -> list[dict[str, float]]:
 
     Outputs are not kept, so memory does not grow with the data.
     """
-    values: dict[str, float] = {}
     with _evaluating(plan, stage) as results:
-        for _ in _outputs(plan, stage, results, getattr(plan.module, f"{stage}_step")):
+        for _ in _outputs(plan, stage, results):
             pass
-        results.phase, results.loader = "epoch", None
-        if plan.signal is not None:
-            return []
-        plan.call(f"on_{stage}_epoch_end")
-        values = plan.trainer.take_epoch_values(results)
-        plan.call(f"on_{stage}_end")
-        results.reset()
-    return by_loader(values, len(plan.val_feeds))
+        if plan.signal is None:
+            results.phase, results.loader = "epoch", None
+            plan.call(f"on_{stage}_epoch_end")
+            values = plan.trainer.take_epoch_values(results)
+            plan.call(f"on_{stage}_end")
+            results.reset()
+            return by_loader(values, len(plan.val_feeds))
+    return []
 
 
 def predict(plan: Plan) -> Iterator[tuple[int, Any]]:
     """Outputs of predict_step in order, each with the number of its loader."""
     with _evaluating(plan, "predict") as results:
-        yield from _outputs(plan, "predict", results, plan.module.predict_step)
+        yield from _outputs(plan, "predict", results)
         plan.call("on_predict_epoch_end")
         plan.call("on_predict_end")
 
@@ -454,9 +451,8 @@ def _evaluating(plan: Plan, stage: str) -> Iterator[Results]:
             module.__dict__["_results"], trainer.state_stage = outer
 
 
-def _outputs(
-    plan: Plan, stage: str, results: Results, step: Callable[..., Any]
-) -> Iterator[tuple[int, Any]]:
+def _outputs(plan: Plan, stage: str, results: Results) -> Iterator[tuple[int, Any]]:
+    step = getattr(plan.module, f"{stage}_step")
     start, end = plan.hooks[f"on_{stage}_batch_start"], plan.hooks[f"on_{stage}_batch_end"]
     takes, several = planning.positional(step), len(plan.val_feeds) > 1
     for number, feed in enumerate(plan.val_feeds):

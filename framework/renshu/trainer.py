@@ -93,7 +93,7 @@ class Trainer:
         self.state_stage: str | None = None
         self._plan: Plan | None = None
         self._run: RunFolder | None = None
-        self._saver: Saver | None = None
+        self._saver = Saver()
         self.forget()
 
     # --- the four entries
@@ -170,9 +170,7 @@ class Trainer:
                 found.append(kind())
         return sorted(found, key=lambda callback: isinstance(callback, ModelCheckpoint))
 
-    def _begin(
-        self, stage: str, module: Module, loaders: Any, datamodule: DataModule | None
-    ) -> Plan:
+    def _begin(self, stage: str, module: Any, loaders: Any, datamodule: Any) -> Plan:
         """Attach module and data, and find who listens to what."""
         if isinstance(loaders, DataModule):
             datamodule = loaders
@@ -232,23 +230,16 @@ class Trainer:
         if self._saves and not self.options.fast_dev_run:
             self._refuse_unsaveable(plan)
 
-    def _plan_evaluation(
-        self,
-        stage: str,
-        module: Module | None,
-        loaders: Any,
-        ckpt_path: str | Path | None,
-        datamodule: DataModule | None,
-    ) -> Plan:
+    def _plan_evaluation(self, stage: str, module: Any, loaders: Any, path: Any, data: Any) -> Plan:
         if module is None:
             before = self._require_plan()
             module = before.module
-            datamodule = datamodule or (before.datamodule if loaders is None else None)
+            data = data or (before.datamodule if loaders is None else None)
         if stage != "predict" and not overrides(module, f"{stage}_step", Module):
             raise ConfigError(f"{type(module).__name__} has no {stage}_step")
-        path = self._find(ckpt_path, self.options.run or (self._run and self._run.path.name))
+        path = self._find(path, self.options.run or (self._run and self._run.path.name))
         progress = self.progress
-        plan = self._begin(stage, module, loaders, datamodule)
+        plan = self._begin(stage, module, loaders, data)
         plan.progress = progress
         self._set_up(plan)
         plan.val_feeds = planning.feeds(plan, loaders, stage)
@@ -327,11 +318,9 @@ class Trainer:
                     logger.finalize(status)
             if status != "failed":
                 self._tell_all(plan, "teardown")
-            if self._saver is not None:
-                self._saver.close()
             if self._run is not None:
                 self._run.unlock()
-            self._saver = self.state_stage = None
+            self.state_stage = None
 
     def _stop_and_save(self, plan: Plan) -> None:
         """After a signal: save where the run stands, and say how to go on."""
@@ -362,7 +351,6 @@ class Trainer:
         state = {"model": state.pop("state_dict"), **state}
         counts = ("step", "batches", "samples", "epoch")
         taken = snapshot(state, **{name: getattr(plan.progress, name) for name in counts})
-        self._saver = self._saver or Saver()
         self._saver.submit(taken, path, before_publish=self._save_loggers)
         if not background:
             self._saver.wait()
@@ -370,8 +358,7 @@ class Trainer:
 
     def wait_for_checkpoints(self) -> None:
         """Return when every save has become valid; raises what went wrong with one."""
-        if self._saver is not None:
-            self._saver.wait()
+        self._saver.wait()
 
     def _save_loggers(self) -> None:
         for logger in self.loggers:
@@ -416,8 +403,8 @@ class Trainer:
 
     def log_metrics(self, values: dict[str, float]) -> None:
         """Send values of the current step to the loggers; steps are counted from 0 there."""
-        if values:
-            progress = self.progress
+        if values and self._plan is not None:
+            progress = self._plan.progress
             self.logged_metrics.update(values)
             record = {"epoch": progress.epoch, "samples": progress.samples, **values}
             for logger in self.loggers:
