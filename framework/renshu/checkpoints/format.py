@@ -275,7 +275,9 @@ def _known(tree: Any, where: Path) -> dict[str, Any]:
 def _load(path: Path, keep: tuple[str, ...]) -> tuple[Manifest, dict[str, dict[str, Any]]]:
     """Verify a folder and return what is in the files of `keep`, each read once."""
     manifest = read_manifest(path)
-    if extra := sorted({file.name for file in path.iterdir()} - {*FILES, MANIFEST, ".DS_Store"}):
+    with opened(path / MANIFEST):  # else it is just being replaced
+        extra = sorted({file.name for file in path.iterdir()} - {*FILES, MANIFEST, ".DS_Store"})
+    if extra:
         raise CheckpointError("renshu did not write this file", where=path / extra[0])
     found: dict[str, dict[str, Any]] = {}
     for name, entry in manifest.files.items():
