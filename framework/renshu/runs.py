@@ -91,7 +91,7 @@ def open_run(root: Path, name: str | None, *, resume: bool) -> RunFolder:
         folder = RunFolder(root / _checked(name))
         _make(folder.path)
     folder.lock()
-    if not resume and name is not None and any(folder.checkpoints.glob("*/manifest.json")):
+    if not resume and name is not None and _saved(folder.path):
         folder.unlock()
         raise ConfigError(
             f"the run {name!r} exists and has checkpoints",
@@ -147,14 +147,19 @@ def run_of(checkpoint: Path) -> Path | None:
     return parent.parent if parent.name == "checkpoints" else None
 
 
+def _saved(run: Path) -> list[str]:
+    """Names of a run's checkpoints, whole or damaged; not of drafts that a kill left behind."""
+    found = (path.parent.name for path in run.glob("checkpoints/*/manifest.json"))
+    return sorted(name for name in found if not name.startswith("."))
+
+
 def _newest(run: Path) -> Path | None:
     """The newest good checkpoint of a run; None if it has none at all."""
     from renshu.checkpoints import newest
 
     found = newest(run / "checkpoints")
     if found is None:
-        damaged = sorted(path.parent.name for path in run.glob("checkpoints/*/manifest.json"))
-        if damaged:
+        if damaged := _saved(run):
             raise CheckpointError(
                 f"no checkpoint of the run is as it was written: {', '.join(damaged)}",
                 where=run / "checkpoints",

@@ -112,6 +112,13 @@ def test_last_of_a_new_run_starts_fresh_and_says_so(capfd: pytest.CaptureFixture
     assert same(weights, in_child(lambda: fit(max_epochs=1, run="other")))
 
 
+def test_a_draft_that_a_kill_left_behind_is_no_checkpoint() -> None:
+    draft = Path("runs/new/checkpoints/.step=000003.host.1.0.tmp")
+    draft.mkdir(parents=True)
+    (draft / "manifest.json").write_text("{}")
+    fit(max_epochs=1, run="new", resume="last")
+
+
 def _saved() -> None:
     fit(max_epochs=2, callbacks=lambda: [ModelCheckpoint(save_top_k=-1)])
 
