@@ -20,13 +20,12 @@ from renshu.checkpoints import format as checkpoint_format
 from renshu.checkpoints import newest
 
 FORK = multiprocessing.get_context("fork")
-EPOCHS = 6
 
 
 def _callbacks() -> list[Any]:
     return [
         ModelCheckpoint(every="3 steps", save_top_k=2, monitor="val_loss", save_last=True),
-        EarlyStopping("val_loss", patience=EPOCHS),
+        EarlyStopping("val_loss", patience=1000),
     ]
 
 
