@@ -102,10 +102,9 @@ class _Encoder:
         return self._leaf(value, path)
 
     def _nested(self, value: Any, path: str) -> Any:
-        if id(value) in self.around:
-            raise CheckpointError(f"{path} contains itself and cannot be saved", where=path)
-        if len(self.around) >= MAX_DEPTH:
-            raise CheckpointError("state is nested too deep", where=path, allowed=MAX_DEPTH)
+        if id(value) in self.around or len(self.around) >= MAX_DEPTH:
+            what = "contains itself" if id(value) in self.around else "is nested too deep"
+            raise CheckpointError(f"{path} {what} and cannot be saved", where=path)
         self.around.add(id(value))
         result = self._container(value, path)
         self.around.discard(id(value))
@@ -117,23 +116,23 @@ class _Encoder:
             return self._items(value, path)
         if kind is dict and "$" not in value and all(type(key) is str for key in value):
             return {key: self.encode(item, _join(path, key)) for key, item in value.items()}
-        marked: dict[str, Any] = {"$": _KIND_NAMES[kind]}
+        items = self._pairs(value, path) if kind in _MAPPINGS else self._items(value, path)
+        if kind in (set, frozenset):  # in an order that does not differ from process to process
+            items.sort(key=json.dumps)
+        marked = {"$": _KIND_NAMES[kind], "items": items}
         if kind is deque:
             marked["maxlen"] = value.maxlen
         if kind is defaultdict:
             marked["factory"] = name = getattr(value.default_factory, "__name__", None)
             if _FACTORIES.get(name) is not value.default_factory:
                 raise _refusal(path, f"defaultdict with the factory {value.default_factory!r}")
-        if kind in _MAPPINGS:
-            marked["items"] = [
-                [self.encode(key, f"{path} key {key!r}"), self.encode(item, _join(path, key))]
-                for key, item in value.items()
-            ]
-        else:
-            marked["items"] = self._items(value, path)
-        if kind in (set, frozenset):  # in an order that does not differ from process to process
-            marked["items"].sort(key=json.dumps)
         return marked
+
+    def _pairs(self, value: Mapping[Any, Any], path: str) -> list[Any]:
+        return [
+            [self.encode(key, f"{path} key {key!r}"), self.encode(item, _join(path, key))]
+            for key, item in value.items()
+        ]
 
     def _items(self, values: Any, path: str) -> list[Any]:
         # Long runs of numbers (random.getstate() is 625 ints, a loss history) cost one pass.

@@ -13,7 +13,7 @@ import hashlib
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,40 +26,11 @@ from renshu import __version__
 from renshu.checkpoints import publish
 from renshu.checkpoints.codec import decode, encode
 from renshu.checkpoints.files import dump_json, opened, parse_json, parse_tensors, write_file
+from renshu.checkpoints.manifest import FILES, FORMAT, MANIFEST, MIGRATIONS, Manifest, read_manifest
 from renshu.errors import CheckpointError
 
-FORMAT = 1
-MANIFEST, STATE = "manifest.json", "state.json"
-MODEL_TENSORS, STATE_TENSORS = "model.safetensors", "state.safetensors"
-FILES = (MODEL_TENSORS, STATE_TENSORS, STATE)
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-"""From an older format's number to a function that turns its state into the next format's."""
-_MAX_MANIFEST = 1 << 20
-_OPEN = b"0" * 64
+MODEL_TENSORS, STATE_TENSORS, STATE = FILES
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a checkpoint says of itself. Order is by (step, batches), never by `created`.
-
-    `samples` are consumed training samples, `tensors` the stored ones, `files` SHA-256 and bytes
-    by name, `meta` whatever else (metrics, seed, machine), `seal` the SHA-256 of the manifest.
-    """
-
-    format: int = FORMAT
-    kind: str = "training"
-    step: int = 0
-    batches: int = 0
-    samples: int = 0
-    epoch: int = 0
-    tensors: int = 0
-    renshu: str = ""
-    torch: str = ""
-    created: str = ""
-    files: dict[str, dict[str, Any]] = field(default_factory=dict)
-    meta: dict[str, Any] = field(default_factory=dict)
-    seal: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,11 +75,9 @@ def snapshot(state: Mapping[str, Any], **manifest: Any) -> Snapshot:
         torch=str(torch.__version__),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         tensors=len(model) + len(tensors),
-        files={name: {} for name in FILES},
         meta=meta,
         **manifest,
     )
-    _check_fields(vars(made), "manifest")
     return Snapshot(made, tree, model, tensors)
 
 
@@ -138,7 +107,7 @@ def write(
         files = {name: write_file(draft, name, content) for name, content in writes.items()}
         if before_publish is not None:
             before_publish()
-        text = _sealed(replace(snapshot.manifest, files=files))
+        text = replace(snapshot.manifest, files=files).sealed()
         write_file(draft, MANIFEST, lambda file: file.write_bytes(text))
     return path
 
@@ -176,30 +145,6 @@ def read_weights(path: str | Path) -> OrderedDict[str, Any]:
     return _weights(data, Path(path) / STATE)
 
 
-def read_manifest(path: str | Path) -> Manifest:
-    """The manifest alone, checked against its seal; the other files are not looked at.
-
-    Raises:
-        CheckpointError: there is none, it was altered, or its format is newer than this renshu.
-    """
-    path = Path(path)
-    if path.is_file():
-        what = "this is a file, a checkpoint of renshu is a folder; no pickle is ever opened"
-        raise CheckpointError(what, where=path, allowed=f"a folder with {', '.join(FILES)}")
-    where = path / MANIFEST
-    with opened(where) as file:
-        text = file.read(_MAX_MANIFEST + 1)
-    tree = parse_json(text, where, _MAX_MANIFEST)
-    number = tree.get("format")
-    if type(number) is int and not 0 < number <= FORMAT:
-        what = f"the checkpoint has format {number}, this renshu reads up to {FORMAT}"
-        raise CheckpointError(what, where=where, mend="pip install --upgrade renshu")
-    _check_fields(tree, where)
-    if _seal(text.replace(tree["seal"].encode(), _OPEN, 1)) != tree["seal"]:
-        raise CheckpointError(f"{MANIFEST} is not as it was written", where=where)
-    return Manifest(**{**tree, "meta": decode(tree["meta"], {}, f"{where}: meta")})
-
-
 def listing(folder: str | Path) -> list[tuple[Path, Manifest]]:
     """The checkpoints in a folder by recorded (step, batches), oldest first.
 
@@ -224,28 +169,6 @@ def newest(folder: str | Path) -> Path | None:
         except CheckpointError as error:
             _log.warning("%s is damaged and passed over: %s", path, error)
     return None
-
-
-def _check_fields(tree: Mapping[str, Any], where: object) -> None:
-    """Refuse a manifest with a field that is missing, unknown or not of its kind."""
-    known = vars(Manifest())
-    for name in sorted(tree.keys() | known.keys()):
-        value = tree.get(name)
-        wrong = name not in tree or type(value) is not type(known.get(name))
-        wrong = wrong or (type(value) is int and not 0 <= value < 1 << 62)
-        if wrong or (name == "files" and set(tree[name]) != set(FILES)):
-            what = f"the manifest's {name!r} is not as renshu writes it"
-            raise CheckpointError(what, where=where, allowed=known.get(name))
-
-
-def _seal(text: bytes) -> str:
-    return hashlib.sha256(text).hexdigest()
-
-
-def _sealed(manifest: Manifest) -> bytes:
-    """The manifest as sealed JSON: its SHA-256, taken with 64 zeros in the place of the seal."""
-    text = dump_json({**vars(manifest), "seal": _OPEN.decode()}, _MAX_MANIFEST, indent=2)
-    return text.replace(_OPEN, _seal(text).encode())
 
 
 def _aliases(snapshot: Snapshot) -> dict[str, str]:

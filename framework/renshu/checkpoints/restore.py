@@ -39,8 +39,11 @@ def restore_optimizer(
     Raises:
         CheckpointError: another class, or other groups or parameters than the saved ones.
     """
-    _check_class(optimizer, state, path)
-    _check_shapes(_shapes(optimizer), state.get("shapes", _shapes(optimizer)), path)
+    name, shapes = type(optimizer).__name__, _shapes(optimizer)
+    _check(name, state.get("class", name), path)
+    for place in shapes | state.get("shapes", shapes):
+        shape = state.get("shapes", shapes).get(place, "nothing")
+        _check(shapes.get(place, "nothing"), shape, f"{path}.{place}")
     plain = copy.deepcopy({k: v for k, v in state.items() if k not in ("class", "shapes")})
     if type(optimizer).load_state_dict is not Optimizer.load_state_dict:
         optimizer.load_state_dict(plain)
@@ -64,12 +67,11 @@ def capture_scheduler(scheduler: Any) -> dict[str, Any]:
     Schedulers within it (SequentialLR, ChainedScheduler, or one kept as an attribute) are captured
     alike; of a callable object its attributes. One with a `state_dict` of its own says itself.
     """
-    own = None if _is_torch(scheduler) else scheduler.state_dict()
-    state = {
-        name: _captured(value)
-        for name, value in (vars(scheduler) if own is None else own).items()
-        if not isinstance(value, Optimizer)
-    }
+    if _is_torch(scheduler):
+        state = {name: _captured(value) for name, value in vars(scheduler).items()}
+        del state["optimizer"]
+    else:
+        state = {k: v for k, v in scheduler.state_dict().items() if not callable(v)}
     return {"class": type(scheduler).__name__, "state": state}
 
 
@@ -81,7 +83,7 @@ def restore_scheduler(scheduler: Any, state: Mapping[str, Any], path: str = "sch
     Raises:
         CheckpointError: another class of scheduler, or other schedulers inside it.
     """
-    _check_class(scheduler, state, path)
+    _check(type(scheduler).__name__, state["class"], path)
     if not _is_torch(scheduler):
         scheduler.load_state_dict(copy.deepcopy(state["state"]))
         return
@@ -108,9 +110,7 @@ def _restored(here: Any, saved: Any, path: str) -> Any:
             vars(here).update(copy.deepcopy(saved))
         return here
     if type(here) is list and any(isinstance(h, LRScheduler) or callable(h) for h in here):
-        if len(here) != len(saved):
-            what = f"{path} has {len(here)} entries, the checkpoint {len(saved)}"
-            raise CheckpointError(what, where=path)
+        _check(len(here), len(saved), f"the number of {path}")
         pairs = zip(here, saved, strict=True)
         return [_restored(*pair, f"{path}[{i}]") for i, pair in enumerate(pairs)]
     return copy.deepcopy(saved)
@@ -129,20 +129,10 @@ def _shapes(optimizer: Optimizer) -> dict[str, list[int]]:
     }
 
 
-def _check_class(thing: object, state: Mapping[str, Any], path: str) -> None:
-    saved, name = state.get("class"), type(thing).__name__
-    if saved is not None and saved != name:
-        what = f"{path} is {name}, the checkpoint has {saved}"
-        mend = "use the class the run was started with, or load the weights alone"
-        raise CheckpointError(what, where=path, allowed=saved, mend=mend)
-
-
-def _check_shapes(now: dict[str, list[int]], saved: dict[str, list[int]], path: str) -> None:
-    for place in now | saved:
-        if now.get(place) != saved.get(place):
-            shapes = [f"the shape {s[place]}" if place in s else "nothing" for s in (now, saved)]
-            what = f"{path}.{place} has {shapes[0]}, the checkpoint {shapes[1]}"
-            raise CheckpointError(what, where=f"{path}.{place}")
+def _check(now: object, saved: object, path: str) -> None:
+    if now != saved:
+        mend = "resume with what the run was started with, or load the weights alone"
+        raise CheckpointError(f"{path} is {now}, the checkpoint has {saved}", where=path, mend=mend)
 
 
 def _exact(loaded: Any, saved: Any) -> Any:

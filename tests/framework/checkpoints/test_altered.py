@@ -16,9 +16,6 @@ import pytest
 import torch
 
 from renshu.checkpoints import (
-    format as format_module,
-)
-from renshu.checkpoints import (
     listing,
     newest,
     read,
@@ -28,6 +25,7 @@ from renshu.checkpoints import (
     verify,
     write,
 )
+from renshu.checkpoints import manifest as manifest_module
 from renshu.errors import CheckpointError
 
 from .conftest import FILES, make_state
@@ -134,7 +132,7 @@ def _reseal(path: Path, **changes: Any) -> None:
     tree = {key: value for key, value in tree.items() if value is not ...}
     tree["seal"] = "0" * 64
     text = json.dumps(tree).encode()
-    seal = format_module._seal(text)
+    seal = manifest_module._seal(text)
     (path / "manifest.json").write_bytes(text.replace(b"0" * 64, seal.encode()))
 
 
@@ -145,8 +143,9 @@ def test_a_newer_format_is_refused_by_name_an_older_one_migrated(
     with pytest.raises(CheckpointError, match="has format 7, this renshu reads up to 1"):
         read(saved)
     _reseal(saved, format=1)
-    monkeypatch.setattr(format_module, "FORMAT", 2)
-    monkeypatch.setitem(format_module.MIGRATIONS, 1, lambda state: {**state, "moved": True})
+    monkeypatch.setattr("renshu.checkpoints.manifest.FORMAT", 2)
+    monkeypatch.setattr("renshu.checkpoints.format.FORMAT", 2)
+    monkeypatch.setitem(manifest_module.MIGRATIONS, 1, lambda state: {**state, "moved": True})
     assert read(saved)["moved"] is True
 
 

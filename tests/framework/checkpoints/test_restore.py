@@ -315,15 +315,15 @@ WRONG: dict[str, tuple[Make, str]] = {
     "another class": (lambda p: optim.SGD(p, lr=0.1), "optimizer is SGD, the checkpoint has Adam"),
     "fewer groups": (
         lambda p: optim.Adam(p),
-        r"groups\[0\]\.params\[1\] has the shape \[4, 3\], the checkpoint nothing",
+        r"groups\[0\]\.params\[1\] is \[4, 3\], the checkpoint has nothing",
     ),
     "other split": (
         lambda p: optim.Adam([{"params": p}, {"params": [nn.Parameter(torch.ones(1))]}]),
-        r"params\[1\] has the shape \[4, 3\], the checkpoint nothing",
+        r"params\[1\] is \[4, 3\], the checkpoint has nothing",
     ),
     "other order": (
         lambda p: optim.Adam(_groups(p[::-1])),
-        r"params\[0\] has the shape \[4, 3\], the checkpoint the shape \[5, 4\]",
+        r"params\[0\] is \[4, 3\], the checkpoint has \[5, 4\]",
     ),
 }
 
@@ -349,7 +349,7 @@ def test_scheduler_of_another_kind_is_refused() -> None:
         restore_scheduler(swapped, saved)
     longer = lrs.ChainedScheduler([lrs.StepLR(optimizer, 1), lrs.StepLR(optimizer, 2)])
     one = capture_scheduler(lrs.ChainedScheduler([lrs.StepLR(optimizer, 1)]))
-    with pytest.raises(CheckpointError, match="_schedulers has 2 entries, the checkpoint 1"):
+    with pytest.raises(CheckpointError, match="_schedulers is 2, the checkpoint has 1"):
         restore_scheduler(longer, one)
 
 
