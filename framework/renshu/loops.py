@@ -17,8 +17,8 @@ from renshu.errors import ConfigError, NonFiniteError, unknown
 from renshu.intervals import Interval
 from renshu.optim import SchedulerConfig, parameters
 from renshu.plan import Event, Plan, Window
-from renshu.results import BATCH, Results, by_loader, to_host
-from renshu.seeds import Isolation, derive
+from renshu.results import BATCH, Results, by_loader, metrics, to_host
+from renshu.seeds import Isolation, derive, random_state, set_random_state
 from renshu.weights import finite_parameters
 
 
@@ -27,7 +27,10 @@ def fit(plan: Plan) -> None:
     if plan.sanity_batches and plan.val_feeds and not plan.resumed:
         _sanity_check(plan)
     plan.call("on_train_start")
-    plan.events = list(_plan_events(plan))
+    plan.events, plan.module._results = list(_plan_events(plan)), plan.results
+    if plan.resumed:
+        # What was due when the run was interrupted and not done yet is done now.
+        _events(plan)
     while not finished(plan):
         _epoch(plan)
     if plan.signal is None:
@@ -88,11 +91,6 @@ def _epoch(plan: Plan) -> None:
 
 def _start_epoch(plan: Plan) -> None:
     progress, results = plan.progress, plan.results
-    plan.module.__dict__["_results"] = results
-    if plan.resumed:
-        # What was due when the run was interrupted and not done yet is done now.
-        plan.resumed = False
-        _events(plan)
     if progress.epochs > progress.epoch:
         progress.epoch, progress.batch, progress.epoch_samples = progress.epochs, 0, 0
     if progress.batch == 0:
@@ -299,8 +297,7 @@ def _events(plan: Plan) -> None:
         if count > mark:
             # Marked first: a checkpoint saved by the event must hold it as done.
             plan.marks[event.name] = count
-            event.run()
-            if plan.signal is not None and event.name == "validate":
+            if event.run() == []:  # a validation that a signal cut short stays due
                 plan.marks[event.name] = mark
     plan.wake = _wake(plan)
 
@@ -408,8 +405,10 @@ def _sanity_check(plan: Plan) -> None:
 def evaluate(plan: Plan, stage: str) -> list[dict[str, float]]:
     """Run a stage ("validation", "test") over its loaders; the logged values, a dict a loader.
 
-    Outputs are not kept, so memory does not grow with the data.
+    Outputs are not kept, so memory does not grow with the data. One that a signal cuts short gives
+    nothing and leaves no trace in generators and metrics, so that it can be done again.
     """
+    random, fresh = random_state(), [m for _, m in metrics(plan.module) if not m._update_count]
     with _evaluating(plan, stage) as results:
         for _ in _outputs(plan, stage, results):
             pass
@@ -420,6 +419,9 @@ def evaluate(plan: Plan, stage: str) -> list[dict[str, float]]:
             plan.call(f"on_{stage}_end")
             results.reset()
             return by_loader(values, len(plan.val_feeds))
+    set_random_state(random)
+    for metric in fresh:
+        metric.reset()
     return []
 
 

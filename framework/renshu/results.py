@@ -209,20 +209,21 @@ def metric_states(module: nn.Module) -> dict[str, Any]:
     """States of all torchmetrics objects in a module, which its state_dict leaves out."""
     return {
         name: {"values": {k: getattr(m, k) for k in m._defaults}, "count": m._update_count}
-        for name, m in _metrics(module)
+        for name, m in metrics(module)
     }
 
 
 def load_metric_states(module: nn.Module, states: dict[str, Any], device: torch.device) -> None:
     """Put back what `metric_states` gave."""
-    for name, metric in _metrics(module):
+    for name, metric in metrics(module):
         if name in states:
             for key, value in states[name]["values"].items():
                 setattr(metric, key, move(value, device))
             metric._update_count = states[name]["count"]
 
 
-def _metrics(module: nn.Module) -> list[tuple[str, Any]]:
+def metrics(module: nn.Module) -> list[tuple[str, Any]]:
+    """All torchmetrics objects in a module, by name."""
     return [(name, part) for name, part in module.named_modules() if _is_metric(part)]
 
 

@@ -90,7 +90,6 @@ class Metric(Validated):
 
 
 # pains/trainer.md row 32
-@pytest.mark.xfail(reason="loops.evaluate leaves half a validation in metrics and generators")
 @pytest.mark.parametrize("workers", [0, 1])
 def test_ctrl_c_during_validation_is_made_good_by_validating_again(workers: int) -> None:
     def end(trainer: Any, net: Any) -> Any:
