@@ -5,20 +5,16 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from renshu.errors import ConfigError, near
+from renshu.errors import unknown
 
 if TYPE_CHECKING:
     from renshu.loggers.csv import CSVLogger as CSVLogger
     from renshu.loggers.logger import Logger as Logger
     from renshu.loggers.tensorboard import TensorBoardLogger as TensorBoardLogger
 
-_NAMES = {
-    "CSVLogger": "csv",
-    "Logger": "logger",
-    "TensorBoardLogger": "tensorboard",
-}
 LOGGERS = {"csv": "CSVLogger", "tensorboard": "TensorBoardLogger"}
 """What the Trainer's option `logger` may name."""
+_MODULES = {"Logger": "logger", **{name: module for module, name in LOGGERS.items()}}
 
 
 def make_loggers(spec: Any) -> list[Logger]:
@@ -33,25 +29,19 @@ def make_loggers(spec: Any) -> list[Logger]:
     """
     from renshu.loggers.logger import Logger
 
-    if spec is None or spec is True:
-        spec = "csv"
-    items = [] if spec is False else list(spec) if isinstance(spec, list | tuple) else [spec]
+    words = {None: ["csv"], True: ["csv"], False: []}
+    items = spec if isinstance(spec, list | tuple) else words.get(spec, [spec])
     for item in items:
         if not isinstance(item, Logger) and item not in LOGGERS:
-            raise ConfigError(
-                f"there is no logger {item!r}",
-                where="Trainer(logger=)",
-                allowed=", ".join(LOGGERS),
-                mend=near(str(item), LOGGERS),
-            )
+            raise unknown("logger", item, LOGGERS, "Trainer(logger=)")
     return [item if isinstance(item, Logger) else __getattr__(LOGGERS[item])() for item in items]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _NAMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_NAMES[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*_NAMES, "LOGGERS", "make_loggers"])
+    return sorted([*_MODULES, "LOGGERS", "make_loggers"])

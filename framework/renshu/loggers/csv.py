@@ -7,7 +7,7 @@ import io
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,6 @@ class CSVLogger(Logger):
 
     Args:
         save_dir: folder to write to; None is the run's folder.
-        prefix: put before each metric's name, with a `-` between.
         flush_logs_every_n_steps: rows kept in memory before they are written; every 10 seconds and
             at each checkpoint they are written anyway.
     """
@@ -41,111 +40,102 @@ class CSVLogger(Logger):
     name = "csv"
 
     def __init__(
-        self,
-        save_dir: str | Path | None = None,
-        *,
-        prefix: str = "",
-        flush_logs_every_n_steps: int = 100,
+        self, save_dir: str | Path | None = None, *, flush_logs_every_n_steps: int = 100
     ) -> None:
-        self.save_dir = None if save_dir is None else Path(save_dir)
-        self.prefix = f"{prefix}-" if prefix else ""
+        self.save_dir = save_dir
         self.flush_logs_every_n_steps = flush_logs_every_n_steps
-        self.log_dir: Path | None = None
         self._lock = threading.RLock()
+        self._path: Path | None = None
         self._forget()
 
     def _forget(self) -> None:
         self._hparams: dict[str, Any] = {}
         self._columns: list[str] = []
-        self._rows: list[dict[str, str]] = []  # final, not yet in the file
-        self._row: dict[str, str] = {}  # the open one
-        self._tail: dict[str, str] | None = None  # what the file's last row says of the open one
-        self._step = self._mark = -1
-        self._flushed_at = time.monotonic()
-        self._ended = False
+        self._rows: list[dict[str, str]] = []  # not final in the file; the last one is open
+        self._last = ""  # the line of the file that the first of them has there
+        self._mark = -1
+        self._flushed_at, self._ended = time.monotonic(), False
 
     @property
     def path(self) -> Path:
         """The table's file."""
-        if self.log_dir is None:
+        if self._path is None:
             raise RunError("the CSV logger is not open", mend="call open(run_dir, resume=False)")
-        return self.log_dir / "metrics.csv"
+        return self._path
 
     def open(self, run_dir: Path, *, resume: bool) -> None:
         self._forget()
-        self.log_dir = self.save_dir or Path(run_dir)
-        self.log_dir.mkdir(parents=True, exist_ok=True)
+        self._path = Path(self.save_dir or run_dir) / "metrics.csv"
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         if not resume:
-            set_aside(self.path)
-        if not self.path.exists():
-            return
-        self._columns, last, size = _read_end(self.path)
-        os.truncate(self.path, size)
-        if last:
-            cells = zip(self._columns, last, strict=True)
-            self._row = {name: cell for name, cell in cells if cell}
-            self._tail = dict(self._row)
-            self._step = self._mark = int(self._row["step"])
+            set_aside(self._path)
+        elif self._path.exists():
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Cut the table that is there to whole rows; the last one is open again."""
+        text = self.path.read_bytes().decode("utf-8", errors="replace")
+        rows = [*csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))]
+        columns = self._columns = [name.removeprefix("'") for name in rows[0]] if rows else []
+        if "step" not in columns:
+            what = "the table of metrics was changed by another program"
+            raise RunError(what, where=self.path, mend="move it away; a new one is begun")
+        at = columns.index("step")
+        while len(rows[-1]) != len(columns) or not (rows[-1][at].isdigit() or len(rows) == 1):
+            rows.pop()
+        lines = [",".join(cells) + "\n" for cells in rows[1:]]
+        write_atomically(self.path, [_header(columns), *lines])
+        if lines:
+            cells = zip(columns, rows[-1], strict=True)
+            self._rows, self._last = [{n: cell for n, cell in cells if cell}], lines[-1]
+            self._mark = int(rows[-1][at])
 
     def log_hyperparams(self, params: Mapping[str, Any]) -> None:
         self._hparams.update(params)
         write_hparams(self.path.with_name("hparams.yaml"), self._hparams)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        if self.log_dir is None:
-            return
         with self._lock:
-            if step < self._step:
-                if step < self._mark:
-                    return
-                raise RunError(f"step {step} was logged after {self._step}", where=self.path)
-            if step > self._step:
-                self._next_row(step)
+            path, newest = self.path, int(self._rows[-1]["step"]) if self._rows else -1
+            if step < self._mark:
+                return
+            if step < newest:
+                raise RunError(f"step {step} was logged after {newest}", where=path)
+            if step > newest:
+                late = time.monotonic() - self._flushed_at > _FLUSH_SECONDS
+                if self._rows and (late or len(self._rows) >= self.flush_logs_every_n_steps):
+                    self._write()
+                    self._rows, self._last = [], ""
+                self._rows.append({"step": str(step)})
             for name, value in metrics.items():
-                self._row[self._column(name)] = _number(value)
+                number = value if type(value) is int else float(value)
+                self._rows[-1]["logged step" if name == "step" else name] = repr(number)
             if self._ended:
                 self.save()
 
-    def _column(self, name: str) -> str:
-        if name in ("epoch", "samples"):
-            return name
-        name = self.prefix + name
-        return "logged step" if name == "step" else name
-
-    def _next_row(self, step: int) -> None:
-        if self._row:
-            self._rows.append(self._row)
-        self._row = {"step": str(step)}
-        self._step = step
-        late = time.monotonic() - self._flushed_at > _FLUSH_SECONDS
-        if late or len(self._rows) >= self.flush_logs_every_n_steps:
-            self._flush(self._rows, None if self._rows else self._tail)
-
     def save(self) -> None:
         with self._lock:
-            self._flush([*self._rows, self._row] if self._row else self._rows, dict(self._row))
-            if self._columns:
+            if self._rows:
+                self._write()
+                self._rows = self._rows[-1:]
+                self._last = _line(self._rows[0], self._columns)
                 with self.path.open("rb") as file:
                     os.fsync(file.fileno())
 
     def finalize(self, status: str) -> None:
-        if self.log_dir is not None:
-            self.save()
+        self.save()
         self._ended = True
 
-    def _flush(self, rows: list[dict[str, str]], tail: dict[str, str] | None) -> None:
-        """Write rows; the first may be the file's last row, which then stays or is replaced."""
-        replaces = False
-        if rows and self._tail and rows[0]["step"] == self._tail["step"]:
-            replaces = rows[0] != self._tail
-            rows = rows if replaces else rows[1:]
-        columns = _ordered(self._columns, rows)
-        if replaces or columns != self._columns:
-            write_atomically(self.path, self._anew(columns, rows, replaces))
-        elif rows:
-            self._append("".join(_line(row, columns) for row in rows))
-        self._columns, self._rows, self._tail = columns, [], tail
-        self._flushed_at = time.monotonic()
+    def _write(self) -> None:
+        """Append all rows; the file is written anew for a new column or if its last row grew."""
+        names = dict.fromkeys([*self._columns, *(name for row in self._rows for name in row)])
+        columns = sorted(names, key=lambda n: _FIRST.index(n) if n in _FIRST else len(_FIRST))
+        text = "".join(_line(row, columns) for row in self._rows)
+        if columns == self._columns and text.startswith(self._last):
+            self._append(text[len(self._last) :])
+        else:
+            write_atomically(self.path, self._anew(columns, text))
+        self._columns, self._flushed_at = columns, time.monotonic()
 
     def _append(self, text: str) -> None:
         """All of the text or nothing: a full disk leaves no half row and no row twice."""
@@ -157,74 +147,24 @@ class CSVLogger(Logger):
             os.truncate(self.path, size)
             raise
 
-    def _anew(
-        self, columns: list[str], rows: list[dict[str, str]], without_last: bool
-    ) -> Iterator[str]:
-        """All lines of the file with these columns and rows."""
+    def _anew(self, columns: list[str], text: str) -> Iterator[str]:
+        """The file's lines under these columns, and `text` in place of its last row."""
         yield _header(columns)
-        held: str | None = None
-        for row in _read(self.path) if self._columns else ():
-            if held is not None:
-                yield held
-            held = _line(dict(zip(self._columns, row, strict=True)), columns)
-        if held is not None and not without_last:
-            yield held
-        yield from (_line(row, columns) for row in rows)
+        if self._columns:
+            with self.path.open(encoding="utf-8", newline="") as file:
+                rows = csv.reader(file)
+                next(rows)
+                for cells in rows:
+                    if ",".join(cells) + "\n" != self._last:
+                        yield _line(dict(zip(self._columns, cells, strict=True)), columns)
+        yield text
 
 
-def _number(value: float) -> str:
-    return repr(value) if type(value) is int else repr(float(value))
-
-
-def _line(row: Mapping[str, str], columns: Iterable[str]) -> str:
+def _line(row: Mapping[str, str], columns: list[str]) -> str:
     return ",".join(row.get(name, "") for name in columns) + "\n"
 
 
-def _ordered(columns: list[str], rows: list[dict[str, str]]) -> list[str]:
-    names = dict.fromkeys([*columns, *(name for row in rows for name in row)])
-    first = [name for name in _FIRST if name in names]
-    return first + [name for name in names if name not in _FIRST]
-
-
 def _header(columns: list[str]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(map(_guard, columns))
+    text, names = io.StringIO(), [f"'{n}" if n.startswith(_FORMULA) else n for n in columns]
+    csv.writer(text, lineterminator="\n").writerow(names)
     return text.getvalue()
-
-
-def _guard(name: str) -> str:
-    return f"'{name}" if name.startswith(_FORMULA) else name
-
-
-def _unguard(text: str) -> str:
-    return text[1:] if text.startswith("'") else text
-
-
-def _read(path: Path) -> Iterator[list[str]]:
-    """The rows below the header."""
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = csv.reader(file)
-        next(rows, None)
-        yield from rows
-
-
-def _read_end(path: Path) -> tuple[list[str], list[str], int]:
-    """Columns, last whole row, and the size in bytes up to its end."""
-    data = path.read_bytes()
-    size = data.rfind(b"\n") + 1
-    text = io.StringIO(data[:size].decode("utf-8", errors="replace"), newline="")
-    columns = [_unguard(name) for name in next(csv.reader(text), [])]
-    header = _header(columns).encode()
-    if "step" not in columns or not data.startswith(header):
-        raise RunError(
-            "the table of metrics was changed by another program, so it cannot be continued",
-            where=path,
-            mend="move it away; a new one is begun",
-        )
-    while size > len(header):
-        start = data.rfind(b"\n", 0, size - 1) + 1
-        cells = data[start : size - 1].decode("utf-8", errors="replace").split(",")
-        if len(cells) == len(columns) and cells[columns.index("step")].isdigit():
-            return columns, cells, size
-        size = start
-    return columns, [], size

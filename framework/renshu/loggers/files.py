@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,9 @@ def write_atomically(path: Path, lines: Iterable[str]) -> None:
 
 def set_aside(path: Path) -> None:
     """Give what an earlier start left at `path` a number, so that nothing is lost or mixed."""
-    if not path.exists():
-        return
-    number = 1
-    while (old := path.with_name(f"{path.stem}-{number}{path.suffix}")).exists():
-        number += 1
-    path.rename(old)
+    if path.exists():
+        names = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(1))
+        path.rename(next(name for name in names if not name.exists()))
 
 
 def write_hparams(path: Path, params: Mapping[str, Any]) -> None:
@@ -41,8 +39,7 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(item) for item in value]
-    known = (bool, int, float, str)
-    kind = next((kind for kind in known if isinstance(value, kind)), None)
-    if value is None or type(value) in known:
-        return value
-    return kind(value) if kind else str(value)
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    return value if value is None else str(value)

@@ -154,6 +154,18 @@ def test_a_step_that_falls_is_an_error_not_a_lost_value(tmp_path: Path) -> None:
         logger.log_metrics({"loss": 1.0}, 4)
 
 
+def test_what_is_logged_before_a_fit_is_refused_and_after_it_is_kept(tmp_path: Path) -> None:
+    logger = CSVLogger()
+    logger.finalize("failed")
+    with pytest.raises(RunError, match="not open"):
+        logger.log_metrics({"loss": 1.0}, 0)
+    logger.open(tmp_path, resume=False)
+    logger.log_metrics({"loss": 1.0}, 0)
+    logger.finalize("success")
+    logger.log_metrics({"test_acc": 0.5}, 0)
+    assert rows(tmp_path) == [{"step": "0", "loss": "1.0", "test_acc": "0.5"}]
+
+
 def test_a_fresh_start_keeps_the_older_table(tmp_path: Path) -> None:
     for value in (1.0, 2.0, 3.0):
         logger = opened(tmp_path)

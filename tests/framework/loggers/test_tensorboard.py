@@ -100,15 +100,6 @@ def test_hyperparameters_and_pictures(tmp_path: Path) -> None:
     again.finalize("success")
 
 
-def test_the_graph_of_a_module(tmp_path: Path) -> None:
-    logger = opened(tmp_path)
-    with pytest.raises(ConfigError, match="inputs"):
-        logger.log_graph(torch.nn.Linear(2, 1))
-    logger.log_graph(torch.nn.Linear(2, 1), torch.zeros(1, 2))
-    logger.finalize("success")
-    assert events(tmp_path).Tags()["graph"] is True
-
-
 def test_without_the_package_the_install_line_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(ConfigError, match=r'pip install "renshu\[tensorboard\]"'):
@@ -116,5 +107,7 @@ def test_without_the_package_the_install_line_is_shown(monkeypatch: pytest.Monke
 
 
 def test_the_writer_needs_a_fit() -> None:
+    logger = TensorBoardLogger()
+    logger.finalize("failed")
     with pytest.raises(RunError, match="not open"):
-        _ = TensorBoardLogger().experiment
+        logger.log_metrics({"loss": 1.0}, 0)
