@@ -91,10 +91,9 @@ def apply(
     if isinstance(batch, Mapping):
         items = {key: inner(value) for key, value in batch.items()}
         return items if type(batch) is dict else type(batch)(items)  # type: ignore[call-arg]
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*map(inner, batch))
     if isinstance(batch, (list, tuple)):
-        return type(batch)(map(inner, batch))
+        items = map(inner, batch)
+        return type(batch)(*items) if hasattr(batch, "_fields") else type(batch)(items)
     if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
         given = [field.name for field in dataclasses.fields(batch) if field.init]
         return dataclasses.replace(batch, **{name: inner(getattr(batch, name)) for name in given})

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from renshu.results import Results
     from renshu.trainer import Trainer
 
+Closure = Callable[[], Any] | None
+
 
 class Module(DataHooks, nn.Module):
     """A model with the code that trains it. Steps, hooks and their order are Lightning's.
@@ -109,11 +111,7 @@ class Module(DataHooks, nn.Module):
         loss.backward(*args, **kwargs)
 
     def optimizer_step(
-        self,
-        epoch: int,
-        batch_idx: int,
-        optimizer: Any,
-        optimizer_closure: Callable[[], Any] | None = None,
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Closure = None
     ) -> None:
         """Overridden, it receives the closure that runs the step, zero_grad and backward."""
         optimizer.step(closure=optimizer_closure)
