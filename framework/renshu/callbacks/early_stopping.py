@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,16 +15,6 @@ from renshu.intervals import Interval
 if TYPE_CHECKING:
     from renshu.module import Module
     from renshu.trainer import Trainer
-
-
-class EarlyStoppingReason(Enum):
-    """Why a fit was stopped."""
-
-    NOT_STOPPED = 0
-    STOPPING_THRESHOLD = 1
-    DIVERGENCE_THRESHOLD = 2
-    PATIENCE_EXHAUSTED = 3
-    NON_FINITE_METRIC = 4
 
 
 @dataclass(eq=False)
@@ -67,11 +56,11 @@ class EarlyStopping(Watcher):
     check_on_train_epoch_end: bool | None = None
     log_rank_zero_only: bool = False
 
-    state = ("wait_count", "stopped_epoch", "stopping_reason_message", "_best", "_reason", "_asked")
+    state = ("wait_count", "stopped_epoch", "stopping_reason_message", "_best", "_asked")
 
     def start(self) -> None:
         super().start()
-        self.wait_count = self.stopped_epoch = self._reason = 0
+        self.wait_count = self.stopped_epoch = 0
         self.stopping_reason_message: str | None = None
         self._best = math.inf if self.mode == "min" else -math.inf
 
@@ -79,11 +68,6 @@ class EarlyStopping(Watcher):
     def best_score(self) -> Tensor:
         """Best value so far, 0-dim float64; infinite before the first check."""
         return torch.tensor(self._best, dtype=torch.float64)
-
-    @property
-    def stopping_reason(self) -> EarlyStoppingReason:
-        """Why the fit was stopped."""
-        return EarlyStoppingReason(self._reason)
 
     def on_train_start(self, trainer: Trainer, module: Module) -> None:
         self.act_every(Interval(1, "epochs"), trainer, self.check_on_train_epoch_end)
@@ -99,28 +83,27 @@ class EarlyStopping(Watcher):
         improved = math.isfinite(value) and self._better(value + margin, self._best)
         if improved:
             self._best, self.wait_count = value, 0
-        reason, text = self._judge(value, improved)
-        if text:
+        if text := self._reason(value, improved):
             trainer.should_stop, self.stopped_epoch = True, trainer.current_epoch
-            self._reason, self.stopping_reason_message = reason.value, text
+            self.stopping_reason_message = text
         if self.verbose and (improved or text):
             trainer.lightning_module.print(text or f"{self.monitor} improved to {value:.6g}")
 
-    def _judge(self, value: float, improved: bool) -> tuple[EarlyStoppingReason, str]:
-        """Whether to stop: the reason, and a sentence that is empty if not."""
+    def _reason(self, value: float, improved: bool) -> str:
+        """Why to stop, as a sentence; empty if not."""
         stop, worst = self.stopping_threshold, self.divergence_threshold
         now = f"{self.monitor}={value:.6g}"
         if self.check_finite and not math.isfinite(value):
-            return EarlyStoppingReason.NON_FINITE_METRIC, f"{now} is not finite"
+            return f"{now} is not finite"
         if stop is not None and self._better(value, stop):
-            return EarlyStoppingReason.STOPPING_THRESHOLD, f"{now} is better than {stop}"
+            return f"{now} is better than {stop}"
         if worst is not None and self._better(worst, value):
-            return EarlyStoppingReason.DIVERGENCE_THRESHOLD, f"{now} is worse than {worst}"
+            return f"{now} is worse than {worst}"
         self.wait_count += not improved
         if improved or self.wait_count < self.patience:
-            return EarlyStoppingReason.NOT_STOPPED, ""
+            return ""
         text = f"{self.monitor} has not improved for {self.wait_count} checks"
-        return EarlyStoppingReason.PATIENCE_EXHAUSTED, f"{text}; the best was {self._best:.6g}"
+        return f"{text}; the best was {self._best:.6g}"
 
     def _better(self, score: float, than: float) -> bool:
         return score < than if self.mode == "min" else score > than

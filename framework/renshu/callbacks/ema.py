@@ -52,12 +52,11 @@ class EMA(Callback):
         self._forget()
 
     def _forget(self) -> None:
-        # By name, tied ones being one tensor: what is in the module, and the other version of it.
-        self._weights: dict[str, Tensor] = {}
-        self._average: dict[str, Tensor] = {}  # empty before the first update
+        # By name, tied ones being one tensor: what is in the module, and the other version of it,
+        # which is empty before the first update.
+        self._weights, self._average = dict[str, Tensor](), dict[str, Tensor]()
         self._swapped = False  # the module holds the average, and _average the plain weights
-        self._step = 0
-        self._training = False
+        self._training, self._step = False, 0
 
     def should_update(self, step_idx: int, epoch_idx: int) -> bool:
         """Whether to update after this optimiser step (from 0) of this epoch. May be overridden."""
@@ -141,16 +140,13 @@ class EMA(Callback):
         plain = self._average if self._swapped else self._weights if self._average else {}
         return {"step": self._step, "weights": {n: w.detach() for n, w in plain.items()}}
 
-    def load_state_dict(self, state_dict: State) -> None:
-        self._step = state_dict["step"]
-
     def on_save_checkpoint(self, trainer: Trainer, module: Module, checkpoint: State) -> None:
         if not self._swapped:
             checkpoint["state_dict"].update(self._average)
 
     def on_load_checkpoint(self, trainer: Trainer, module: Module, checkpoint: State) -> None:
         state = checkpoint.get("callbacks", {}).get(self.state_key)
-        plain = state["weights"] if state else {}
+        self._step, plain = (state["step"], state["weights"]) if state else (0, {})
         self._average = {name: checkpoint["state_dict"][name] for name in plain}
         checkpoint["state_dict"].update(plain)
 

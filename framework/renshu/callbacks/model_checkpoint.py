@@ -95,20 +95,16 @@ class ModelCheckpoint(Watcher):
 
     def _one_interval(self) -> Interval | None:
         """The one interval that was given; every epoch if none was; None if it was 0."""
-        time, steps, epochs = (
-            self.train_time_interval,
-            self.every_n_train_steps,
-            self.every_n_epochs,
-        )
-        seconds = time and f"{time.total_seconds()} s"
-        given = [self.every, steps and f"{steps} steps", seconds, epochs and f"{epochs} epochs"]
-        chosen = [interval for interval in given if interval]
+        time = self.train_time_interval and self.train_time_interval.total_seconds()
+        numbers = {"steps": self.every_n_train_steps, "epochs": self.every_n_epochs, "s": time}
+        chosen = [f"{number} {unit}" for unit, number in numbers.items() if number]
+        chosen += [str(self.every)] if self.every else []
         if len(chosen) > 1:
             allowed = "one of every, every_n_train_steps, train_time_interval, every_n_epochs"
             raise ConfigError("more than one interval is given", allowed=allowed)
         if chosen:
             return Interval.parse(chosen[0], "ModelCheckpoint")
-        return None if 0 in (steps, epochs) else Interval(1, "epochs")
+        return None if 0 in numbers.values() else Interval(1, "epochs")
 
     def start(self) -> None:
         super().start()
@@ -122,13 +118,13 @@ class ModelCheckpoint(Watcher):
 
     def setup(self, trainer: Trainer, module: Module, stage: str) -> None:
         super().setup(trainer, module, stage)
-        if not self._fitting or trainer.options.fast_dev_run:
-            return
         home = self._given or (trainer.run_dir and trainer.run_dir / "checkpoints")
-        if home is None:
-            mend = "ModelCheckpoint(dirpath=…), or leave checkpoints on in the Trainer"
-            raise ConfigError("there is no run folder to save in", mend=mend)
-        self.dirpath = self._folder = Path(home).expanduser().resolve()
+        if self._fitting and home:
+            self.dirpath = self._folder = Path(home).expanduser().resolve()
+        elif self._fitting and not trainer.options.fast_dev_run:
+            raise ConfigError(
+                "there is no run folder to save in", mend="ModelCheckpoint(dirpath=…)"
+            )
 
     def on_train_start(self, trainer: Trainer, module: Module) -> None:
         if self._period is not None:
@@ -257,10 +253,8 @@ class ModelCheckpoint(Watcher):
     @property
     def best_k_models(self) -> dict[str, Tensor]:
         """Path to score (0-dim float64) of the best checkpoints, the best first."""
-        return {
-            self._path(name): torch.tensor(self._saved[name], dtype=torch.float64)
-            for name in self._ranking()
-        }
+        best = self._ranking()
+        return {self._path(n): torch.tensor(self._saved[n], dtype=torch.float64) for n in best}
 
     @property
     def best_model_path(self) -> str:

@@ -46,9 +46,10 @@ class Watcher(Callback):
         None acts at the end of an epoch where validation runs once an epoch or never.
         """
         if at_epoch_end is None:
-            options, share = trainer.options, trainer.options.val_check_interval
-            once = share is None or (isinstance(share, float) and share == 1.0)
-            once = once and options.check_val_every_n_epoch == 1 and not options.validate_every
+            options = trainer.options
+            each = options.check_val_every_n_epoch == 1 and not options.validate_every
+            # Of numbers the float 1.0 means the whole epoch, the int 1 every batch.
+            once = each and str(options.val_check_interval) in ("None", "1.0")
             at_epoch_end = once or not any(trainer.num_val_batches)
         self._after_validations = every.unit == "epochs" and not at_epoch_end
         self._every, self.interval = every, self
@@ -97,11 +98,9 @@ class Watcher(Callback):
                 callback.save(trainer)
         trainer.wait_for_checkpoints()
         names = sorted(trainer.callback_metrics)
-        raise ConfigError(
-            f"{type(self).__name__} watches {self.monitor!r}, which was not logged",
-            allowed=", ".join(names) or "nothing was logged",
-            mend=near(self.monitor, names) or f"self.log({self.monitor!r}, value)",
-        )
+        what = f"{type(self).__name__} watches {self.monitor!r}, which was not logged"
+        allowed = ", ".join(names) or "nothing was logged"
+        raise ConfigError(what, allowed=allowed, mend=near(self.monitor, names))
 
     def _missing(self, trainer: Trainer) -> bool:
         return self.strict and bool(self.monitor) and self.monitor not in trainer.callback_metrics

@@ -65,18 +65,12 @@ class ProgressBar(Callback):
     def on_validation_start(self, trainer: Trainer, module: Module) -> None:
         self._seen, self._paused = 0, time.monotonic()
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        module: Module,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+    def on_validation_batch_start(
+        self, trainer: Trainer, module: Module, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        self._seen += 1
         if time.monotonic() >= self._due and self._display.live:
             self._show(f"validation  {_bar(self._seen, sum(trainer.num_val_batches))}")
+        self._seen += 1
 
     def on_validation_end(self, trainer: Trainer, module: Module) -> None:
         self._began += time.monotonic() - self._paused

@@ -37,11 +37,10 @@ def make_loggers(spec: Any) -> list[Logger]:
     return [item if isinstance(item, Logger) else __getattr__(LOGGERS[item])() for item in items]
 
 
+__all__ = [*_MODULES, "LOGGERS", "make_loggers"]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*_MODULES, "LOGGERS", "make_loggers"])

@@ -49,7 +49,6 @@ class CSVLogger(Logger):
         self._forget()
 
     def _forget(self) -> None:
-        self._hparams: dict[str, Any] = {}
         self._columns: list[str] = []
         self._rows: list[dict[str, str]] = []  # not final in the file; the last one is open
         self._last = ""  # the line of the file that the first of them has there
@@ -91,8 +90,7 @@ class CSVLogger(Logger):
             self._mark = int(rows[-1][at])
 
     def log_hyperparams(self, params: Mapping[str, Any]) -> None:
-        self._hparams.update(params)
-        write_hparams(self.path.with_name("hparams.yaml"), self._hparams)
+        write_hparams(self.path.with_name("hparams.yaml"), params)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         with self._lock:

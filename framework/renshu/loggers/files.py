@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Mapping
 from itertools import count
@@ -27,19 +28,8 @@ def set_aside(path: Path) -> None:
 
 
 def write_hparams(path: Path, params: Mapping[str, Any]) -> None:
-    """Hyper-parameters as YAML that every safe loader reads."""
+    """Hyper-parameters as YAML that every safe loader reads; what YAML has no type for as text."""
     import yaml
 
-    write_atomically(path, [yaml.safe_dump(_plain(params), sort_keys=False, allow_unicode=True)])
-
-
-def _plain(value: Any) -> Any:
-    """The value in YAML's own types; anything else as its text."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in value]
-    for kind in (bool, int, float, str):
-        if isinstance(value, kind):
-            return kind(value)
-    return value if value is None else str(value)
+    plain = json.loads(json.dumps(params, default=str))
+    write_atomically(path, [yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)])

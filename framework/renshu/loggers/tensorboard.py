@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from renshu.errors import ConfigError, RunError
-from renshu.loggers.files import set_aside, write_hparams
+from renshu.loggers.files import set_aside
 from renshu.loggers.logger import Logger
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ _HPARAMS_TAG = "_hparams_/session_start_info"
 
 
 class TensorBoardLogger(Logger):
-    """Writes event files to `tensorboard/` in the run's folder, with `hparams.yaml` beside them.
+    """Writes event files to `tensorboard/` in the run's folder.
 
     A tag gets one value a step, the first. After a resume the newest step of each tag is read from
     the event files that are there, and nothing up to it is written again. A fresh start sets an
@@ -63,15 +63,13 @@ class TensorBoardLogger(Logger):
         self._marks = _newest_steps(self.log_dir)
 
     def log_hyperparams(self, params: Mapping[str, Any]) -> None:
-        writer = self.experiment
-        write_hparams(Path(writer.log_dir) / "hparams.yaml", params)
         if _HPARAMS_TAG not in self._marks:
             from torch.utils.tensorboard.summary import hparams
 
             plain = (bool, int, float, str)
             shown = {k: v if isinstance(v, plain) else str(v) for k, v in params.items()}
             for summary in hparams(shown, {}):
-                writer._get_file_writer().add_summary(summary)
+                self.experiment._get_file_writer().add_summary(summary)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         for tag, value in metrics.items():

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 import tiny
 from fake_trainer import FakeTrainer, values
 from renshu.callbacks import EarlyStopping, ModelCheckpoint
-from renshu.callbacks.early_stopping import EarlyStoppingReason as Reason
 from renshu.errors import ConfigError
 
 
@@ -27,29 +26,33 @@ def fit(tmp_path: Path, scores: list[float], **kwargs: Any) -> tuple[int, EarlyS
 @pytest.mark.parametrize(
     ("scores", "kwargs", "epochs", "reason"),
     [
-        ([5, 4, 3, 2, 1], {"patience": 1}, 5, Reason.NOT_STOPPED),
-        ([1, 2, 3, 4, 5], {"patience": 2}, 3, Reason.PATIENCE_EXHAUSTED),
-        ([1, 2, 0.5, 3, 4], {"patience": 2}, 5, Reason.PATIENCE_EXHAUSTED),
-        ([1, 1, 1, 1], {"patience": 3}, 4, Reason.PATIENCE_EXHAUSTED),
-        ([1, 2, 3], {"patience": 0}, 2, Reason.PATIENCE_EXHAUSTED),
-        ([1, 0.95, 0.9, 0.85], {"patience": 2, "min_delta": 0.1}, 3, Reason.PATIENCE_EXHAUSTED),
-        ([1, 2, 3, 4], {"patience": 2, "mode": "max"}, 4, Reason.NOT_STOPPED),
-        ([4, 3, 2, 1], {"patience": 2, "mode": "max", "min_delta": -0.5}, 3, None),
-        ([3, 0.4, 5], {"stopping_threshold": 0.5}, 2, Reason.STOPPING_THRESHOLD),
-        ([3, 11, 5], {"divergence_threshold": 10.0}, 2, Reason.DIVERGENCE_THRESHOLD),
-        ([3, math.nan, 5], {}, 2, Reason.NON_FINITE_METRIC),
-        ([3, math.nan, 5], {"check_finite": False, "patience": 2}, 3, Reason.PATIENCE_EXHAUSTED),
+        ([5, 4, 3, 2, 1], {"patience": 1}, 5, None),
+        ([1, 2, 3, 4, 5], {"patience": 2}, 3, "has not improved for"),
+        ([1, 2, 0.5, 3, 4], {"patience": 2}, 5, "has not improved for"),
+        ([1, 1, 1, 1], {"patience": 3}, 4, "has not improved for"),
+        ([1, 2, 3], {"patience": 0}, 2, "has not improved for"),
+        ([1, 0.95, 0.9, 0.85], {"patience": 2, "min_delta": 0.1}, 3, "has not improved for"),
+        ([1, 2, 3, 4], {"patience": 2, "mode": "max"}, 4, None),
+        (
+            [4, 3, 2, 1],
+            {"patience": 2, "mode": "max", "min_delta": -0.5},
+            3,
+            "has not improved for",
+        ),
+        ([3, 0.4, 5], {"stopping_threshold": 0.5}, 2, "is better than 0.5"),
+        ([3, 11, 5], {"divergence_threshold": 10.0}, 2, "is worse than 10.0"),
+        ([3, math.nan, 5], {}, 2, "is not finite"),
+        ([3, math.nan, 5], {"check_finite": False, "patience": 2}, 3, "has not improved for"),
     ],
 )
 def test_it_stops_when_it_should(
-    tmp_path: Path, scores: list[float], kwargs: Any, epochs: int, reason: Reason | None
+    tmp_path: Path, scores: list[float], kwargs: Any, epochs: int, reason: str | None
 ) -> None:
     ran, callback = fit(tmp_path, [float(score) for score in scores], **kwargs)
     assert ran == epochs
-    if reason is not None:
-        assert callback.stopping_reason is reason
-        assert (callback.stopping_reason_message is None) is (reason is Reason.NOT_STOPPED)
-        assert callback.stopped_epoch == (0 if reason is Reason.NOT_STOPPED else epochs - 1)
+    assert callback.stopped_epoch == (epochs - 1 if reason else 0)
+    told = callback.stopping_reason_message
+    assert told is None if reason is None else reason in str(told)
 
 
 def test_the_counts_are_told(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ print([m for m in ("rich", "tensorboard") if m in sys.modules])
 
 def test_every_public_name_loads() -> None:
     for package in (renshu.callbacks, renshu.loggers):
-        assert all(getattr(package, name) is not None for name in dir(package))
+        assert all(getattr(package, name) is not None for name in package.__all__)
         with pytest.raises(AttributeError, match="Nothing"):
             _ = package.Nothing
 

@@ -216,13 +216,12 @@ def test_hyperparameters_are_plain_yaml(tmp_path: Path) -> None:
     import yaml
 
     logger = opened(tmp_path)
-    logger.log_hyperparams({"lr": 0.1, "layers": (1, 2), "path": Path("a/b"), "text": "ä: #"})
-    logger.log_hyperparams({"batch_size": 4, "nested": {1: None, "f": math.inf}})
+    params = {"lr": 0.1, "layers": (1, 2), "path": Path("a/b"), "text": "ä: #"}
+    logger.log_hyperparams(params | {"nested": {1: None, "f": math.inf}})
     assert yaml.safe_load((tmp_path / "hparams.yaml").read_text()) == {
         "lr": 0.1,
         "layers": [1, 2],
         "path": "a/b",
         "text": "ä: #",
-        "batch_size": 4,
         "nested": {"1": None, "f": math.inf},
     }
