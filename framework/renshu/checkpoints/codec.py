@@ -24,11 +24,6 @@ from renshu.errors import CheckpointError
 
 MAX_DEPTH = 100
 """How deep state may be nested."""
-ALLOWED = (
-    "None, bool, int, float, str, bytes, Path, list, tuple, dict, Counter, OrderedDict, "
-    "defaultdict, deque, set, frozenset, numpy arrays and scalars, tensors (also sparse_coo and "
-    "sparse_csr), torch.Size, torch.dtype, torch.device"
-)
 _MAPPINGS = (dict, OrderedDict, Counter, defaultdict)
 _KIND_NAMES = {kind: kind.__name__ for kind in (tuple, set, frozenset, deque, *_MAPPINGS)}
 _KIND_NAMES |= {list: "list", torch.Size: "size"}
@@ -45,7 +40,7 @@ def encode(
     """Turn a tree of state into a JSON tree and the tensors it refers to.
 
     Args:
-        tree: any nesting of the types in `ALLOWED`.
+        tree: any nesting of None, bool, str, list and the kinds in `_KINDS`.
         path: what the tree is called in errors and tensor names.
         copy: whether the tensors are copies, untouched by later training steps.
         separate: for files that others read: tensors that share memory are stored apart, in full.
@@ -73,7 +68,7 @@ def decode(tree: Any, tensors: Mapping[str, Tensor], where: object = "state") ->
         result = decoder.decode(tree)
     except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as e:
         what = f"this is not what renshu wrote: {type(e).__name__}: {e}"
-        raise CheckpointError(what, where=where, allowed=ALLOWED) from e
+        raise CheckpointError(what, where=where) from e
     if unused := sorted(set(tensors) - decoder.tensors.used):
         raise CheckpointError(f"the tensor {unused[0]!r} belongs nowhere", where=where)
     return result
@@ -253,7 +248,8 @@ def _join(path: str, key: Any) -> str:
 
 
 def _refusal(path: str, kind: str) -> CheckpointError:
+    allowed = f"None, bool, str, list, {', '.join(_KINDS)}"
     mend = "save plain values, and rebuild the object from them when loading"
     return CheckpointError(
-        f"{path}: {kind} cannot be saved", where=path, allowed=ALLOWED, mend=mend
+        f"{path}: {kind} cannot be saved", where=path, allowed=allowed, mend=mend
     )

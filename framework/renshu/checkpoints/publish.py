@@ -22,7 +22,7 @@ from renshu.checkpoints.files import sync_folder
 from renshu.errors import CheckpointError
 
 _HOST = re.sub(r"[^A-Za-z0-9-]", "_", socket.gethostname()) or "host"
-_OTHER = re.compile(r"\.(?P<name>.+)\.(?P<host>[^.]+)\.(?P<pid>\d+)\.\d+\.(?P<kind>tmp|old)")
+_OTHER = re.compile(r"\.(?P<name>.+)\.(?P<host>[^.]+)\.(?P<pid>\d{1,9})\.\d+\.(?P<kind>tmp|old)")
 _SLACK = 1 << 20
 _count = itertools.count()
 _active: set[str] = set()
@@ -87,14 +87,11 @@ def _clean(folder: Path) -> None:
 
 
 def _alive(pid: int) -> bool:
-    if os.name == "nt":  # where signal 0 is no question but Ctrl-C
-        return True
     try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:  # of another user
-        pass
+        if os.name != "nt":  # where signal 0 is no question but Ctrl-C
+            os.kill(pid, 0)
+    except OSError as error:
+        return isinstance(error, PermissionError)  # it is another user's
     return True
 
 

@@ -148,11 +148,8 @@ class Reader:
 
 
 def _is_dense(tensor: Tensor) -> bool:
-    """Whether each element has a place of its own and no place is empty: only then torch keeps
-    the stride."""
-    return tensor.is_contiguous() or (
-        torch.empty_like(tensor, device="meta").stride() == tensor.stride()
-    )
+    """Whether each element has a place of its own and no place is empty."""
+    return torch.empty_like(tensor, device="meta").stride() == tensor.stride()  # kept only then
 
 
 def _span(tensor: Tensor) -> tuple[int, int]:
