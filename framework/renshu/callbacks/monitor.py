@@ -27,6 +27,7 @@ class Watcher(Callback):
     monitor: Any
     mode: str
     strict = True
+    _fitting = False
     state: tuple[str, ...] = ()
     """The attributes that a checkpoint keeps."""
 
@@ -81,6 +82,11 @@ class Watcher(Callback):
             self._overdue = self._missing(trainer)
             self._asked += self._overdue
 
+    def on_train_end(self, trainer: Trainer, module: Module) -> None:
+        if trainer.progress.epochs == 0:  # a limit came before the first epoch's end
+            self.on_train_epoch_end(trainer, module)
+            self.refuse_missing(trainer)
+
     def value(self, trainer: Trainer) -> float | None:
         """The newest value of the metric, read from the device; None if it was not logged yet."""
         value = trainer.callback_metrics.get(self.monitor)
@@ -100,7 +106,8 @@ class Watcher(Callback):
         names = sorted(trainer.callback_metrics)
         what = f"{type(self).__name__} watches {self.monitor!r}, which was not logged"
         allowed = ", ".join(names) or "nothing was logged"
-        raise ConfigError(what, allowed=allowed, mend=near(self.monitor, names))
+        mend = near(self.monitor, names) or f"self.log({self.monitor!r}, value) in a step"
+        raise ConfigError(what, allowed=allowed, mend=mend)
 
     def _missing(self, trainer: Trainer) -> bool:
         return self.strict and bool(self.monitor) and self.monitor not in trainer.callback_metrics

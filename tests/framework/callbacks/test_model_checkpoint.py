@@ -313,6 +313,17 @@ def test_an_exception_saves_when_asked(tmp_path: Path) -> None:
         assert trainer.writes == (steps(1) if wanted else [])
 
 
+def test_an_exception_before_the_fit_has_begun_saves_nothing(tmp_path: Path) -> None:
+    class Broken(tiny.Tiny):
+        def prepare_data(self) -> None:
+            raise ValueError("no data")
+
+    trainer = tiny.trainer(tmp_path, ModelCheckpoint(save_on_exception=True))
+    with pytest.raises(ValueError, match="no data"):
+        trainer.fit(Broken(), tiny.loader())
+    assert trainer.global_step == 0
+
+
 # pains/trainer.md row 28: a monitored key that nobody logs
 
 
@@ -528,6 +539,19 @@ def test_a_missing_validation_key_is_told_at_the_first_validation(tmp_path: Path
     with pytest.raises(ConfigError, match="did you mean 'val_loss'"):
         trainer.fit(tiny.Tiny(), tiny.loader(), tiny.loader())
     assert saved(tmp_path) == steps(2)
+
+
+@pytest.mark.parametrize("monitor", ["train_loss", "train_los"])
+def test_a_limit_inside_the_first_epoch_is_the_last_moment_for_a_key(
+    tmp_path: Path, monitor: str
+) -> None:
+    trainer = tiny.trainer(tmp_path, ModelCheckpoint(monitor=monitor), max_steps=3)
+    if monitor == "train_loss":
+        trainer.fit(tiny.Tiny(), tiny.loader())
+    else:
+        with pytest.raises(ConfigError, match="did you mean 'train_loss'"):
+            trainer.fit(tiny.Tiny(), tiny.loader())
+    assert saved(tmp_path) == steps(3)
 
 
 def test_a_key_of_the_epochs_end_is_waited_for(tmp_path: Path) -> None:
