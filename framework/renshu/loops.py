@@ -29,6 +29,8 @@ def fit(plan: Plan) -> None:
     plan.call("on_train_start")
     plan.events, plan.module._results = list(_plan_events(plan)), plan.results
     if plan.resumed:
+        # The generators come last, after whatever drew from them on the way.
+        set_random_state(plan.random)
         # What was due when the run was interrupted and not done yet is done now.
         _events(plan)
     while not finished(plan):

@@ -127,6 +127,7 @@ class Plan:
     halt: bool = False
     signal: int | None = None
     resumed: bool = False
+    random: Any = None
 
     def __post_init__(self) -> None:
         trainer = self.trainer

@@ -139,6 +139,8 @@ def plan_optimisation(plan: Plan) -> None:
         _check_optimizers(plan, where)
     if needs_closure and scaler is not None:
         raise ConfigError("LBFGS cannot work with 16-mixed", allowed="32-true, bf16-mixed, 64-true")
+    if needs_closure and plan.options.accumulate_grad_batches > 1:
+        raise ConfigError("LBFGS evaluates a batch several times: it cannot accumulate batches")
     for optimizer in plan.optimizers:
         if scaler is not None:
             plan.precision.watch(optimizer)

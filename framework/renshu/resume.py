@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from renshu.checkpoints.restore import (
-    capture_optimizer,
-    capture_scheduler,
-    restore_optimizer,
-    restore_scheduler,
-)
+from renshu.checkpoints import restore
 from renshu.errors import CheckpointError
 from renshu.intervals import Progress
 from renshu.messages import say
@@ -21,7 +17,7 @@ from renshu.optim import parameters
 from renshu.plan import Plan, Window
 from renshu.results import Entry, load_metric_states, metric_states
 from renshu.runs import run_of
-from renshu.seeds import private_states, random_state, set_private_states, set_random_state
+from renshu.seeds import private_states, random_state, set_private_states
 from renshu.weights import load_weights
 
 
@@ -39,12 +35,13 @@ def capture(plan: Plan, weights_only: bool = False) -> dict[str, Any]:
         "global_step": progress.step,
         "hyper_parameters": module.hyper_parameters_to_save(),
     }
-    if plan.datamodule is not None:
-        state["datamodule_hyper_parameters"] = plan.datamodule.hyper_parameters_to_save()
+    data = plan.datamodule
+    if data is not None:
+        state["datamodule_hyper_parameters"] = data.hyper_parameters_to_save()
     if not weights_only:
         state.update(
-            optimizer_states=[capture_optimizer(o) for o in plan.optimizers],
-            lr_schedulers=[capture_scheduler(c.scheduler) for c in plan.schedulers],
+            optimizer_states=[restore.capture_optimizer(o) for o in plan.optimizers],
+            lr_schedulers=[restore.capture_scheduler(c.scheduler) for c in plan.schedulers],
             scaler=plan.precision.state_dict(),
             progress=asdict(progress),
             marks=dict(plan.marks),
@@ -61,7 +58,7 @@ def capture(plan: Plan, weights_only: bool = False) -> dict[str, Any]:
             frozen=[name for name, p in module.named_parameters() if not p.requires_grad],
             eval=[name for name, part in module.named_modules() if not part.training],
             callbacks=_callback_states(plan),
-            datamodule={} if plan.datamodule is None else plan.datamodule.state_dict(),
+            datamodule={} if data is None else data.state_dict(),
             seed=plan.trainer.seed,
         )
     for callback in plan.callbacks:
@@ -84,27 +81,27 @@ def restore_model(plan: Plan, state: dict[str, Any], where: str) -> None:
             where=where,
             mend=f"{type(plan.module).__name__}.load_from_checkpoint(path) and a new fit",
         )
-    buffers = dict(plan.module.named_buffers())
     for name, value in state["buffers"].items():
-        buffers[name].copy_(value)
-    _restore_flags(plan.module, state["frozen"], state["eval"])
-    states = state["callbacks"]
+        plan.module.get_buffer(name).copy_(value)
+    _restore_flags(plan.module, set(state["frozen"]), set(state["eval"]))
     for callback in plan.callbacks:
-        if callback.state_key in states:
-            callback.load_state_dict(states[callback.state_key])
+        if callback.state_key in state["callbacks"]:
+            callback.load_state_dict(state["callbacks"][callback.state_key])
     if plan.datamodule is not None:
         plan.datamodule.load_state_dict(state["datamodule"])
-    _report_environment(where)
+    if (run := run_of(Path(where))) is not None:
+        from renshu.report.environment import compare, describe, read_environment
+
+        for line in compare(read_environment(run), describe()):
+            say(f"the continued run will not be bit-equal: {line}")
 
 
 def restore_training(plan: Plan, state: dict[str, Any], where: str) -> None:
     """Optimisers, schedulers, counters, half-summed gradients and generators: the rest."""
-    _same_number("optimisers", plan.optimizers, state["optimizer_states"], where)
-    _same_number("schedulers", plan.schedulers, state["lr_schedulers"], where)
-    for optimizer, saved in zip(plan.optimizers, state["optimizer_states"], strict=True):
-        restore_optimizer(optimizer, saved)
-    for config, saved in zip(plan.schedulers, state["lr_schedulers"], strict=True):
-        restore_scheduler(config.scheduler, saved)
+    for optimizer, saved in _pairs("optimisers", plan.optimizers, state["optimizer_states"], where):
+        restore.restore_optimizer(optimizer, saved)
+    for config, saved in _pairs("schedulers", plan.schedulers, state["lr_schedulers"], where):
+        restore.restore_scheduler(config.scheduler, saved)
     plan.precision.load_state_dict(state["scaler"])
     plan.progress = Progress(**state["progress"])
     plan.started -= plan.progress.seconds
@@ -120,28 +117,14 @@ def restore_training(plan: Plan, state: dict[str, Any], where: str) -> None:
     load_metric_states(plan.module, state["metrics"], plan.strategy.device)
     for owner, saved in zip((plan.module, *plan.callbacks), state["generators"], strict=False):
         set_private_states(owner, saved)
-    plan.resumed = True
+    plan.resumed, plan.random = True, state["random"]
 
 
-def restore_random(state: dict[str, Any]) -> None:
-    """The process's generators: last, after whatever drew from them on the way."""
-    set_random_state(state["random"])
-
-
-def _report_environment(where: str) -> None:
-    """Say what keeps the continued run from being bit-equal to an uninterrupted one."""
-    from renshu.environment import compare, describe, read_environment
-
-    if (run := run_of(Path(where))) is not None:
-        for line in compare(read_environment(run), describe()):
-            say(f"the continued run will not be bit-equal: {line}")
-
-
-def _same_number(what: str, now: list[Any], saved: list[Any], where: str) -> None:
+def _pairs(what: str, now: list[Any], saved: list[Any], where: str) -> Iterator[tuple[Any, Any]]:
     if len(now) != len(saved):
-        raise CheckpointError(
-            f"the checkpoint has {len(saved)} {what}, the module makes {len(now)}", where=where
-        )
+        said = f"the checkpoint has {len(saved)} {what}, the module makes {len(now)}"
+        raise CheckpointError(said, where=where)
+    return zip(now, saved, strict=True)
 
 
 def _trained(plan: Plan) -> list[Tensor]:
@@ -155,11 +138,14 @@ def _gradients(plan: Plan) -> list[Tensor | None]:
     return [p.grad for p in _trained(plan)]
 
 
+_ENTRY = ("name", "on_step", "on_epoch", "prog_bar", "logger")
+
+
 def _logged_metrics(plan: Plan) -> list[dict[str, Any]]:
     """Which metric objects were logged in this epoch, under which names."""
     names = {id(part): name for name, part in plan.module.named_modules()}
     return [
-        {"key": key, "metric": names[id(entry.metric)], **{s: getattr(entry, s) for s in _ENTRY}}
+        {"key": key, "metric": names[id(entry.metric)], "how": [getattr(entry, s) for s in _ENTRY]}
         for key, entry in plan.results.entries.items()
         if id(entry.metric) in names
     ]
@@ -167,44 +153,39 @@ def _logged_metrics(plan: Plan) -> list[dict[str, Any]]:
 
 def _restore_logged_metrics(plan: Plan, state: list[dict[str, Any]]) -> None:
     for saved in state:
-        entry = Entry(*(saved[slot] for slot in _ENTRY))
-        entry.metric = plan.module.get_submodule(saved["metric"])
-        plan.results.entries[saved["key"]] = entry
-
-
-_ENTRY = ("name", "on_step", "on_epoch", "prog_bar", "logger")
+        metric = plan.module.get_submodule(saved["metric"])
+        how = dict(zip(_ENTRY, saved["how"], strict=True))
+        plan.results.entries[saved["key"]] = Entry(**how, metric=metric)
 
 
 def _unsaved_buffers(module: nn.Module) -> dict[str, Tensor]:
-    """Buffers that are not in the state_dict and yet are state."""
+    """Buffers that no state_dict has and that yet are state; those of metrics are saved apart."""
     saved = module.state_dict(keep_vars=True)
-    metrics = tuple(f"{name}." for name in metric_states(module))
+    metrics = [f"{name}." for name in metric_states(module)]
     return {
         name: buffer
         for name, buffer in module.named_buffers()
-        if name not in saved and not (metrics and name.startswith(metrics))
+        if name not in saved and not any(map(name.startswith, metrics))
     }
 
 
-def _restore_flags(module: nn.Module, frozen: list[str], evaluating: list[str]) -> None:
-    still, quiet = set(frozen), set(evaluating)
+def _restore_flags(module: nn.Module, frozen: set[str], evaluating: set[str]) -> None:
     for name, parameter in module.named_parameters():
         if parameter.is_leaf:
-            parameter.requires_grad_(name not in still)
+            parameter.requires_grad_(name not in frozen)
     for name, part in module.named_modules():
-        part.training = name not in quiet
+        part.training = name not in evaluating
 
 
 def _callback_states(plan: Plan) -> dict[str, Any]:
-    states: dict[str, Any] = {}
-    for callback in plan.callbacks:
-        state = callback.state_dict()
-        if not state:
-            continue
-        if callback.state_key in states:
-            raise CheckpointError(
-                f"two callbacks save their state as {callback.state_key!r}",
-                mend="give one of them another state_key",
-            )
-        states[callback.state_key] = state
-    return states
+    found = [
+        (callback.state_key, state)
+        for callback in plan.callbacks
+        if (state := callback.state_dict())
+    ]
+    keys = [key for key, _ in found]
+    for key in keys:
+        if keys.count(key) > 1:
+            said = f"two callbacks save their state as {key!r}"
+            raise CheckpointError(said, mend="give one of them another state_key")
+    return dict(found)

@@ -19,7 +19,6 @@ from renshu.checkpoints.codec import encode
 from renshu.checkpoints.publish import check_space
 from renshu.data import DataModule, as_list
 from renshu.devices import algorithms, resolve
-from renshu.environment import write_environment
 from renshu.errors import ConfigError, near
 from renshu.intervals import Progress
 from renshu.loggers import Logger, make_loggers
@@ -28,6 +27,7 @@ from renshu.module import Module
 from renshu.options import TrainerOptions
 from renshu.plan import VERBS, Plan, overrides
 from renshu.precision import Precision
+from renshu.report.environment import write_environment
 from renshu.results import Results, to_host
 from renshu.runs import RunFolder, find_checkpoint, open_run, run_of, runs_root
 from renshu.seeds import run_seed
@@ -213,12 +213,12 @@ class Trainer:
             state = read_state(path)
             self.seed = state.get("seed", self.seed)
         self._set_up(plan)
+        if state is not None:
+            resume.restore_model(plan, state, str(path))
         plan.feed = planning.feeds(plan, train, "train")[0]
         if overrides(module, "validation_step", Module):
             plan.val_feeds = planning.feeds(plan, val, "validation", needed=False)
         planning.plan_limits(plan)
-        if state is not None:
-            resume.restore_model(plan, state, str(path))
         self.strategy.place(module)
         self.precision.convert_module(module)
         planning.plan_optimisation(plan)
@@ -226,7 +226,6 @@ class Trainer:
         self._open_loggers(plan, resumed=state is not None)
         if state is not None:
             resume.restore_training(plan, state, str(path))
-            resume.restore_random(state)
         if self._saves and not self.options.fast_dev_run:
             self._refuse_unsaveable(plan)
 
@@ -243,12 +242,12 @@ class Trainer:
         plan.progress = progress
         self._set_up(plan)
         plan.val_feeds = planning.feeds(plan, loaders, stage)
+        self.strategy.place(module)
+        self.precision.convert_module(module)
         if path is not None:
             state = read_state(path)
             module.on_load_checkpoint(state)
             load_weights(module, state["state_dict"], where=str(path))
-        self.strategy.place(module)
-        self.precision.convert_module(module)
         return plan
 
     def _find(self, ckpt_path: str | Path | None, run: str | None) -> Path | None:

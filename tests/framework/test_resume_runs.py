@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader
 
 from killing import Net, Noisy, SaveThenKill, fit, in_child, same
 from renshu.callbacks import ModelCheckpoint
-from renshu.environment import FILE
 from renshu.errors import CheckpointError, ConfigError
+from renshu.report.environment import FILE
 from renshu.runs import RunFolder, find_checkpoint, open_run, runs_root
 
 FORK = multiprocessing.get_context("fork")
@@ -80,9 +80,8 @@ def test_orphaned_workers_do_not_hold_the_lock() -> None:
 
 
 def _assert_free() -> None:
-    folder = RunFolder(Path("runs/r"))
-    folder.lock()
-    folder.unlock()
+    # In a process of its own: the lock is one between processes.
+    in_child(lambda: RunFolder(Path("runs/r")).lock())
 
 
 def test_a_run_is_free_again_after_its_fit() -> None:

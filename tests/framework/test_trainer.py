@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from torch.nn.functional import cross_entropy
 
 import renshu
+from renshu.errors import ConfigError
 from renshu.options import TrainerOptions
 from small_models import Classifier, equal, loader, trainer, weights
 
@@ -118,3 +120,52 @@ def test_hyper_parameters_kept_from_the_loggers_do_not_reach_them(tmp_path: Path
         run.fit(kind(), loader(16))
         file = tmp_path / "runs" / kind.__name__ / "hparams.yaml"
         assert (yaml.safe_load(file.read_text()) if file.exists() else None) == logged
+
+
+def test_draws_at_the_start_of_training_do_not_shift_a_resumed_run(run_dir: Any) -> None:
+    """A resumed fit calls on_train_start again; its generators go on where they were saved."""
+
+    class Noisy(Classifier):
+        def on_train_start(self) -> None:
+            torch.rand(3)
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            noise = torch.rand_like(batch[0]) * 0.1
+            return cross_entropy(self(batch[0] + noise), batch[1])
+
+    def fit(run: str, epochs: int, **more: Any) -> list[torch.Tensor]:
+        torch.manual_seed(7)
+        module = Noisy()
+        trainer(run=run, max_epochs=epochs, enable_checkpointing=True).fit(module, loader(), **more)
+        return weights(module)
+
+    whole = fit("whole", 3)
+    fit("parts", 2)
+    assert equal(fit("parts", 3, ckpt_path="last"), whole)
+
+
+def test_lbfgs_refuses_to_accumulate() -> None:
+    class Quasi(Classifier):
+        def configure_optimizers(self) -> Any:
+            return torch.optim.LBFGS(self.parameters())
+
+    with pytest.raises(ConfigError, match="cannot accumulate"):
+        trainer(accumulate_grad_batches=2).fit(Quasi(), loader())
+
+
+# pains/trainer.md row 27
+def test_a_run_resumed_where_it_stopped_early_stays_stopped_unless_patience_was_raised() -> None:
+    from renshu.callbacks import EarlyStopping
+
+    def fit(patience: int, **more: Any) -> renshu.Trainer:
+        run = trainer(
+            run="a", max_epochs=9, enable_checkpointing=True,
+            callbacks=[EarlyStopping("val_loss", patience=patience, min_delta=100.0)],
+        )  # fmt: skip
+        run.fit(Classifier(), loader(), loader(16), **more)
+        return run
+
+    stopped = fit(patience=2).progress.epochs
+    assert stopped == 3
+    assert fit(patience=2, ckpt_path="last").progress.epochs == stopped
+    assert fit(patience=4, ckpt_path="last").progress.epochs == stopped + 2

@@ -71,6 +71,9 @@ class EarlyStopping(Watcher):
 
     def on_train_start(self, trainer: Trainer, module: Module) -> None:
         self.act_every(Interval(1, "epochs"), trainer, self.check_on_train_epoch_end)
+        # Resumed where it had stopped: it stops again, unless patience was raised since.
+        if self.stopping_reason_message and not 0 < self.wait_count < self.patience:
+            trainer.should_stop = True
 
     def on_interval(self, trainer: Trainer, module: Module) -> None:
         value = self.value(trainer)

@@ -118,7 +118,7 @@ def _torch() -> Iterator[Check]:
     try:
         import torch
 
-        from renshu import environment
+        from renshu.report import environment
     except Exception as error:
         mend = "pip install --force-reinstall torch"
         yield Check("import torch", "broken", f"{type(error).__name__}: {error}", mend)

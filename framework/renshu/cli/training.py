@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from renshu import environment
 from renshu.callbacks.callback import Callback
 from renshu.cli import trained, yaml_file
 from renshu.cli.main import Session
@@ -15,6 +14,7 @@ from renshu.cli.parser import Request
 from renshu.errors import ConfigError
 from renshu.loggers.files import write_atomically
 from renshu.messages import say
+from renshu.report import environment
 from renshu.runs import run_of, runs_root
 from renshu.seeds import run_seed, seed_everything
 from renshu.trainer import Trainer

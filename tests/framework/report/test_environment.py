@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from renshu import environment
 from renshu.errors import DataError
+from renshu.report import environment
 
 
 def git(*arguments: str) -> str:
