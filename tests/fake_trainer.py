@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -59,6 +60,9 @@ class FakeTrainer:
             path.mkdir(parents=True)
             (path / "state.json").write_text(text)
         self.in_flight.clear()
+
+    def discard_checkpoint(self, path: Path) -> None:
+        shutil.rmtree(path)
 
     def call(self, hook: str, *args: Any) -> None:
         for callback in self.callbacks:

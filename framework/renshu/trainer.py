@@ -359,6 +359,10 @@ class Trainer:
         """Return when every save has become valid; raises what went wrong with one."""
         self._saver.wait()
 
+    def discard_checkpoint(self, path: Path) -> None:
+        """Delete a checkpoint in the background, after the saves that were begun before."""
+        self._saver.discard(path)
+
     def _save_loggers(self) -> None:
         for logger in self.loggers:
             logger.save()

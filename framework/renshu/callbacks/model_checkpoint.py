@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import shutil
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -208,7 +207,7 @@ class ModelCheckpoint(Watcher):
         paths = [(self._folder / name).resolve() for name in gone] + self._interrupted()
         for path in paths if trainer.is_global_zero else ():
             if self._folder in path.parents and path.is_dir():
-                shutil.rmtree(path)
+                trainer.discard_checkpoint(path)
         self._saved = {n: score for n, score in self._saved.items() if n not in gone}
 
     def _interrupted(self) -> list[Path]:

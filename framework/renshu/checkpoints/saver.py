@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from renshu.checkpoints.format import Snapshot, write
 
@@ -17,7 +19,7 @@ class Saver:
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, "renshu-saver")
-        self._save: Future[Path] | None = None
+        self._pending: list[Future[Any]] = []
 
     def submit(
         self, snapshot: Snapshot, path: str | Path, before_publish: Callable[[], None] | None = None
@@ -28,13 +30,17 @@ class Saver:
             CheckpointError: the save before has failed; the new one is not started.
         """
         self.wait()
-        self._save = self._pool.submit(write, snapshot, path, before_publish)
+        self._pending.append(self._pool.submit(write, snapshot, path, before_publish))
+
+    def discard(self, path: Path) -> None:
+        """Delete a checkpoint's folder; unlinking waits for the disk too, so not in training."""
+        self._pending.append(self._pool.submit(shutil.rmtree, path, ignore_errors=True))
 
     def wait(self) -> None:
         """Return when nothing is in flight; raises the error of a save that has failed."""
-        if self._save is not None:
-            save, self._save = self._save, None
-            save.result()
+        pending, self._pending = self._pending, []
+        for task in pending:
+            task.result()
 
     close = wait
     """The same: the saver can be used again."""
