@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import random
-import sys
 import zlib
-from collections.abc import Callable, Iterator
-from types import FunctionType, MethodType, ModuleType
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from types import BuiltinMethodType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 
 from renshu.errors import ConfigError
@@ -41,16 +42,16 @@ def seed_everything(seed: int | None = None, workers: bool = False, verbose: boo
     _seed = seed
     random.seed(seed)
     torch.manual_seed(seed)
-    if (numpy := sys.modules.get("numpy")) is not None:
-        numpy.random.seed(seed)
+    np.random.seed(seed)
     return seed
 
 
 def run_seed(given: int | None) -> int:
     """The seed of a run: the given one, that of seed_everything, or one drawn from the system."""
-    if given is not None:
-        return given
-    return int.from_bytes(os.urandom(4), "little") if _seed is None else _seed
+    if given is None and _seed is None:
+        given = int.from_bytes(os.urandom(4), "little")
+        say(f"seed: {given} (drawn; Trainer(seed={given}) repeats this run)")
+    return _seed if given is None else given  # type: ignore[return-value]
 
 
 def mix(value: int) -> int:
@@ -71,78 +72,9 @@ def derive(seed: int, name: str, *numbers: int) -> int:
 
 def seed_globals(seed: int) -> None:
     """Seed torch's CPU generator, numpy's global one and Python's: 7 µs together."""
-    torch.default_generator.manual_seed(seed & 0x7FFFFFFFFFFFFFFF)
+    torch.default_generator.manual_seed(seed)
     random.seed(seed)
-    if (numpy := sys.modules.get("numpy")) is not None:
-        numpy.random.seed(seed & 0xFFFFFFFF)
-
-
-class Isolation:
-    """`with isolation:` runs code on generators of its own; the caller's stay as they were.
-
-    numpy's generator is swapped instead of copied, which is 100 times cheaper. The own state goes
-    on from one `with` to the next; `seed` starts it anew.
-
-    Args:
-        keep: False where the code inside seeds for itself each time, so that no own state is kept.
-    """
-
-    def __init__(self, keep: bool = True) -> None:
-        self._keep = keep
-        self._own: tuple[Any, Any] | None = None
-        self._bits: Any = None
-        self._callers: tuple[Any, Any, Any, Any] | None = None
-        self._pending: int | None = None
-
-    def seed(self, seed: int) -> None:
-        """Start the own generators from `seed` at the next entry."""
-        self._pending = seed
-
-    def dump(self) -> Any:
-        """The own generators' state, for a checkpoint; numpy's included."""
-        bits = None if self._bits is None else self._bits.state
-        return {"own": self._own, "numpy": bits}
-
-    def load(self, state: Any) -> None:
-        """Put back what `dump` gave."""
-        self._pending = None
-        if state["own"] is not None:
-            self._own = (state["own"][0], _tuples(state["own"][1]))
-        if state["numpy"] is not None:
-            self._bits = sys.modules["numpy"].random.MT19937(0)
-            self._bits.state = state["numpy"]
-
-    def __enter__(self) -> Isolation:
-        numpy = sys.modules.get("numpy")
-        bits = state = None
-        if numpy is not None:
-            if self._bits is None:
-                self._bits = numpy.random.MT19937(0)
-            bits = numpy.random.get_bit_generator()
-            # The swap drops the second number of a normal pair, which only the state shows.
-            state = numpy.random.get_state(legacy=False)
-            numpy.random.set_bit_generator(self._bits)
-        self._callers = (torch.default_generator.get_state(), random.getstate(), bits, state)
-        if self._pending is not None:
-            seed_globals(self._pending)
-            self._pending = None
-        elif self._own is not None:
-            torch.default_generator.set_state(self._own[0])
-            random.setstate(self._own[1])
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        assert self._callers is not None
-        torch_state, python_state, bits, numpy_state = self._callers
-        if self._keep:
-            self._own = (torch.default_generator.get_state(), random.getstate())
-        torch.default_generator.set_state(torch_state)
-        random.setstate(python_state)
-        if bits is not None:
-            sys.modules["numpy"].random.set_bit_generator(bits)
-            if numpy_state.get("has_gauss"):
-                sys.modules["numpy"].random.set_state(numpy_state)
-        self._callers = None
+    np.random.seed(seed & 0xFFFFFFFF)
 
 
 class SampleSeeds:
@@ -154,164 +86,158 @@ class SampleSeeds:
     """
 
     def __init__(self, *owners: Any) -> None:
-        self._private = [setter for _, setter in private_generators(*owners)]
-
-    def __len__(self) -> int:
-        """How many generators of its own were found."""
-        return len(self._private)
+        self._own = [seeder for item in walk(*owners) if (seeder := _seeder(item)) is not None]
 
     def __call__(self, seed: int) -> None:
         seed_globals(seed)
-        for number, setter in enumerate(self._private):
-            setter(mix(seed + number))
+        for number, seeder in enumerate(self._own):
+            # 32 bits: every kind of generator takes them.
+            seeder(mix(seed + number) & 0xFFFFFFFF)
 
 
-def private_generators(*owners: Any, depth: int = 6) -> list[tuple[Any, Callable[[int], object]]]:
-    """Generators that objects hold besides the global ones, each with what seeds it."""
-    items = (item for owner in owners for item in walk(owner, depth))
-    found = {id(item): (item, setter) for item in items if (setter := _setter(item)) is not None}
-    return list(found.values())
-
-
-def private_states(owner: Any) -> list[Any]:
-    """States of the generators of torch, numpy and Python that an object holds."""
-    return [_get_state(item) for item, _ in private_generators(owner)]
-
-
-def set_private_states(owner: Any, states: list[Any]) -> None:
-    """Put back what `private_states` gave for an object made in the same way."""
-    found = [item for item, _ in private_generators(owner)]
-    if len(found) != len(states):
-        say(
-            f"{type(owner).__name__} holds {len(found)} random generators, the checkpoint"
-            f" {len(states)}: their draws will not be those of an uninterrupted run"
-        )
-        return
-    for item, state in zip(found, states, strict=True):
-        if isinstance(item, torch.Generator):
-            item.set_state(state)
-        elif isinstance(item, random.Random):
-            item.setstate(_tuples(state))
-        elif hasattr(item, "bit_generator"):
-            item.bit_generator.state = state
-        elif state is not None:
-            item.set_state(state)
-
-
-def _get_state(item: Any) -> Any:
+def _seeder(item: Any) -> Callable[[int], object] | None:
+    """What seeds an object that is a generator, or that owns some in a known way."""
     if isinstance(item, torch.Generator):
-        return item.get_state()
-    if isinstance(item, random.Random):
-        return item.getstate()
-    if hasattr(item, "bit_generator"):
-        return item.bit_generator.state
-    return item.get_state(legacy=False) if type(item).__name__ == "RandomState" else None
-
-
-def _setter(item: Any) -> Callable[[int], object] | None:
-    if isinstance(item, torch.Generator):
-        return lambda seed: item.manual_seed(seed & 0x7FFFFFFFFFFFFFFF)
-    if isinstance(item, random.Random):
+        return item.manual_seed
+    if isinstance(item, (random.Random, np.random.RandomState)):
         return item.seed
-    if type(item).__module__.startswith("numpy.random"):
-        return _numpy_setter(item)
-    # Looked up in the class: asking an object may start whatever its __getattr__ does.
-    if callable(getattr(type(item), "set_random_state", None)):
-        return lambda seed: item.set_random_state(seed=seed & 0x7FFFFFFF)
-    if callable(getattr(type(item), "set_random_seed", None)):
-        return lambda seed: item.set_random_seed(seed & 0x7FFFFFFF)
-    return None
-
-
-def _numpy_setter(item: Any) -> Callable[[int], object] | None:
-    if hasattr(item, "bit_generator"):
+    if isinstance(item, np.random.Generator):
         bits = item.bit_generator
-
-        def reseed(seed: int) -> None:
-            bits.state = type(bits)(seed).state
-
-        return reseed
-    if type(item).__name__ == "RandomState":
-        return lambda seed: item.seed(seed & 0xFFFFFFFF)
+        return lambda seed: setattr(bits, "state", type(bits)(seed).state)
+    # Looked up in the class: asking an object may start whatever its __getattr__ does.
+    for name in ("set_random_state", "set_random_seed"):
+        if callable(getattr(type(item), name, None)):
+            return getattr(item, name)
     return None
 
 
-def walk(owner: Any, depth: int = 6) -> Iterator[Any]:
-    """`owner` and what its attributes, lists, tuples and dicts hold, each object once."""
-    seen: set[int] = set()
-    stack = [(owner, depth)]
-    while stack:
-        item, left = stack.pop()
-        if id(item) in seen or isinstance(item, (str, bytes, int, float, torch.Tensor, ModuleType)):
-            continue
-        seen.add(id(item))
-        yield item
-        if left:
-            stack.extend((child, left - 1) for child in _children(item))
+def walk(*owners: Any, depth: int = 6) -> list[Any]:
+    """The objects, and what their attributes, lists, tuples and dicts hold, each once."""
+    leaves = (str, bytes, int, float, torch.Tensor, np.ndarray, ModuleType, type)
+    seen: dict[int, Any] = {}
+    level = list(owners)
+    for _ in range(depth + 1):
+        new = {id(item): item for item in level if not isinstance(item, leaves)}
+        new = {key: item for key, item in new.items() if key not in seen}
+        seen |= new
+        level = [child for item in new.values() for child in _children(item)]
+    return list(seen.values())
 
 
 def _children(item: Any) -> list[Any]:
     if isinstance(item, (dict, list, tuple)):
         # A long one holds samples, not transforms.
-        values = item.values() if isinstance(item, dict) else item
-        return list(values) if len(item) <= 64 else []
-    if isinstance(item, type) or type(item).__module__.startswith("numpy"):
-        return []
-    if isinstance(item, MethodType):
-        return [item.__self__, item.__func__]
-    if isinstance(item, functools.partial):
+        few = len(item) <= 64
+        return list(item.values() if isinstance(item, dict) else item) if few else []
+    if isinstance(item, (MethodType, BuiltinMethodType)):
+        return [item.__self__]
+    if isinstance(item, partial):
         return [item.func, item.args, item.keywords]
-    if isinstance(item, FunctionType):
-        cells = [cell.cell_contents for cell in item.__closure__ or () if _filled(cell)]
-        return [*cells, item.__defaults__, item.__kwdefaults__, *_named_globals(item)]
-    children = vars(item) if hasattr(item, "__dict__") else {}
-    # Code written by the user may draw from generators that are global variables of its file.
-    own = vars(type(item)).values() if _written(item) else ()
-    methods = [f for f in own if isinstance(f, FunctionType)]
-    return [v for k, v in children.items() if k not in ("trainer", "_trainer")] + methods
+    found = [v for k, v in getattr(item, "__dict__", {}).items() if k not in _ELSEWHERE]
+    for cell in (isinstance(item, FunctionType) and item.__closure__) or ():
+        with suppress(ValueError):  # a variable that is not yet set
+            found.append(cell.cell_contents)
+    return found
 
 
-_LIBRARIES = ("torch", "numpy", "builtins", "renshu")
+_ELSEWHERE = ("trainer", "_trainer")
+"""Attributes that lead from a module or callback to the state of everything else."""
 
 
-def _named_globals(function: FunctionType) -> list[Any]:
-    """Generators that a function names, and functions and objects that may hold some."""
-    found = [function.__globals__.get(name) for name in function.__code__.co_names]
-    return [item for item in found if _setter(item) is not None or _written(item)]
+def private_states(owner: Any) -> list[Any]:
+    """States of the generators of torch, numpy and Python that an object holds."""
+    return [get() for get, _ in _accessors(owner)]
 
 
-def _written(item: Any) -> bool:
-    """Whether it is a function of the user's, or an object of a class of the user's."""
-    owner = item if isinstance(item, FunctionType) else type(item)
-    return not isinstance(item, type) and not str(owner.__module__).startswith(_LIBRARIES)
+def set_private_states(owner: Any, states: list[Any]) -> None:
+    """Put back what `private_states` gave for an object made in the same way."""
+    accessors = _accessors(owner)
+    if len(accessors) != len(states):
+        held = f"{type(owner).__name__} holds {len(accessors)} random generators"
+        say(f"{held}, the checkpoint {len(states)}: it will not draw as an uninterrupted run")
+        return
+    for (_, put), state in zip(accessors, states, strict=True):
+        put(state)
 
 
-def _filled(cell: Any) -> bool:
-    try:
-        return cell.cell_contents is not None
-    except ValueError:
-        return False
+def _accessors(owner: Any) -> list[tuple[Callable[[], Any], Callable[[Any], object]]]:
+    """What gets and what sets the state of each generator that an object holds."""
+    found: list[Any] = []
+    for item in walk(owner):
+        if isinstance(item, np.random.Generator):
+            bits = item.bit_generator
+            found.append((partial(getattr, bits, "state"), partial(setattr, bits, "state")))
+        elif isinstance(item, random.Random):
+            found.append((item.getstate, item.setstate))
+        elif isinstance(item, (torch.Generator, np.random.RandomState)):
+            found.append((item.get_state, item.set_state))
+    return found
+
+
+class Isolation:
+    """`with isolation:` runs code on generators of its own; the caller's stay as they were.
+
+    Args:
+        keep: go on with the own state at the next `with`. False where the code inside seeds for
+            itself each time: half the cost (50 µs).
+    """
+
+    def __init__(self, keep: bool = True) -> None:
+        self.keep = keep
+        self.state: dict[str, Any] | None = None
+        """The own generators' state, for a checkpoint; what is set here counts at the next entry"""
+        self._seed: int | None = None
+        # Swapping numpy's generator is 100 times cheaper than setting its state.
+        self._bits = np.random.MT19937(0)
+        # numpy's stubs do not know of the swap.
+        self._numpy: Any = np.random
+
+    def seed(self, seed: int) -> None:
+        """Start the own generators from `seed` at the next entry."""
+        self._seed = seed
+
+    def __enter__(self) -> Isolation:
+        self._outside = self._numpy.get_bit_generator(), _cpu_state()
+        self._numpy.set_bit_generator(self._bits)
+        if self._seed is not None:
+            seed_globals(self._seed)
+        elif self.state is not None:
+            _set_cpu_state(self.state)
+        self._seed = None
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.keep:
+            self.state = _cpu_state()
+        bits, state = self._outside
+        self._numpy.set_bit_generator(bits)
+        # The swap drops the second number of a normal pair, which only the state holds.
+        _set_cpu_state(state, with_numpy=bool(state["numpy"]["has_gauss"]))
+
+
+def _cpu_state() -> dict[str, Any]:
+    return {
+        "torch": torch.default_generator.get_state(),
+        "python": random.getstate(),
+        "numpy": np.random.get_state(legacy=False),
+    }
+
+
+def _set_cpu_state(state: dict[str, Any], with_numpy: bool = True) -> None:
+    torch.default_generator.set_state(state["torch"])
+    random.setstate(state["python"])
+    if with_numpy:
+        np.random.set_state(state["numpy"])
 
 
 def random_state() -> dict[str, Any]:
     """State of the process's global generators, for a checkpoint."""
-    state: dict[str, Any] = {"torch": torch.get_rng_state(), "python": random.getstate()}
-    if (numpy := sys.modules.get("numpy")) is not None:
-        state["numpy"] = numpy.random.get_state(legacy=False)
-    if torch.cuda.is_initialized():
-        state["cuda"] = torch.cuda.get_rng_state_all()
-    return state
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    return {**_cpu_state(), "cuda": cuda}
 
 
 def set_random_state(state: dict[str, Any]) -> None:
     """Put back what `random_state` gave."""
-    torch.set_rng_state(state["torch"])
-    random.setstate(_tuples(state["python"]))
-    if (numpy := sys.modules.get("numpy")) is not None and "numpy" in state:
-        numpy.random.set_state(state["numpy"])
-    if "cuda" in state:
+    _set_cpu_state(state)
+    if state["cuda"] is not None:
         torch.cuda.set_rng_state_all(state["cuda"])
-
-
-def _tuples(state: Any) -> Any:
-    return tuple(_tuples(item) for item in state) if isinstance(state, (list, tuple)) else state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from torch.utils.data import (
 )
 
 from killing import Net, Noisy, check_exact, fit, in_child, killed_and_resumed, lines, note, same
+from renshu.errors import DataError
 from renshu.feed import make_feed
 
 SIZE = 22  # batches of 4: 6 an epoch, the last with 2
@@ -190,8 +192,50 @@ LOADERS: dict[str, Callable[..., DataLoader[Any]]] = {
 }
 
 
+Place = tuple[int, int, int, dict[str, Any]]
+
+
+def _read(feed: Any, place: Place = (0, 0, 0, {}), epochs: int = 3) -> list[tuple[Any, Place]]:
+    """The batches from a place on, each with the place after it, as the loop counts it."""
+    epoch, samples, batches, state = place
+    if state:
+        feed.load_state_dict(copy.deepcopy(state))
+    found = []
+    for number in range(epoch, epochs):
+        for batch, count in feed.epoch(number, samples, batches):
+            samples, batches = samples + (count or 0), batches + 1
+            here = (number + 1, 0, 0) if feed.last else (number, samples, batches)
+            found.append(([part.tolist() for part in batch], (*here, feed.state_dict())))
+        samples = batches = 0
+    return found
+
+
+def _check_every_place(make: Callable[[], Any], **options: Any) -> None:
+    """From every place a new feed gives the batches that were still to come, and no others."""
+
+    def feed() -> Any:
+        return make_feed(make(), 5, "train", **options)
+
+    whole = _read(feed())
+    before: Any = (0, 0, 0)
+    for number, (_, place) in enumerate(whole):
+        rest = [batch for batch, _ in whole[number:]]
+        assert [batch for batch, _ in _read(feed(), place)] == rest[1:]
+        # A save inside the step: this batch is out, and not yet consumed.
+        if place[0] == before[0]:
+            assert [batch for batch, _ in _read(feed(), (*before, place[3]))] == rest
+        before = place[:3]
+
+
+# pains/trainer.md rows 1, 15
+@pytest.mark.parametrize("name", LOADERS)
+def test_a_loader_of_the_users_goes_on_from_every_place(name: str) -> None:
+    _check_every_place(lambda: LOADERS[name](0))
+
+
 # pains/trainer.md rows 1, 15: inside an epoch, and where one has just ended
-@pytest.mark.parametrize("save", [9, pytest.param(12, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("save", [9, 12])
 @pytest.mark.parametrize("name", LOADERS)
 def test_a_loader_of_the_users_resumes_exactly(name: str, save: int) -> None:
     loader = LOADERS[name]
@@ -218,26 +262,20 @@ def test_prefetching_does_not_move_the_place_of_a_resume(name: str) -> None:
     assert same(whole, killed_and_resumed(8, loader=lambda: loader(2), max_epochs=2))
 
 
-# pains/trainer.md row 1
-@pytest.mark.parametrize("save", [2, 8, 12])
-def test_an_endless_sampler_resumes_with_limit_train_batches(save: int) -> None:
-    loader = _sampled(lambda: {"sampler": Endless()})
-    check_exact(save, loader=lambda: loader(0), limit_train_batches=6, max_epochs=3)
+# pains/trainer.md rows 1, 15
+@pytest.mark.parametrize("make", [Endless, Stateful, Drawing, OwnNumpy])
+def test_a_sampler_goes_on_with_a_limit_of_batches(make: Callable[[], Any]) -> None:
+    _check_every_place(lambda: _sampled(lambda: {"sampler": make()})(0), limit=4)
 
 
 # pains/trainer.md row 15
-@pytest.mark.parametrize("save", [8, 12, 14])
+@pytest.mark.parametrize("save", [8, 14])
 def test_an_order_that_cannot_be_repeated_is_refused(
     save: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(AssertionError):
         killed_and_resumed(save, loader=lambda: _sampled(lambda: {"sampler": Counting()})(0))
     assert "Counting gave other indices than before the interruption" in capfd.readouterr().err
-
-
-# pains/trainer.md row 1
-def test_a_sampler_that_counts_can_be_repeated_in_the_first_epoch() -> None:
-    check_exact(4, loader=lambda: _sampled(lambda: {"sampler": Counting()})(0), max_epochs=2)
 
 
 class Single(Dataset[Any]):
@@ -252,10 +290,13 @@ class Single(Dataset[Any]):
 
 
 # pains/trainer.md row 1
-@pytest.mark.parametrize("save", [3, 9])
 @pytest.mark.parametrize("options", [{"shuffle": True}, {"sampler": range(6, -1, -1)}])
-def test_batch_size_none_resumes_exactly(save: int, options: dict[str, Any]) -> None:
-    check_exact(save, loader=lambda: DataLoader(Single(), batch_size=None, **options), max_epochs=2)
+def test_batch_size_none_resumes_exactly(options: dict[str, Any]) -> None:
+    def loader() -> Any:
+        return DataLoader(Single(), batch_size=None, **options)
+
+    _check_every_place(loader)
+    check_exact(9, loader=loader, max_epochs=2)
 
 
 # pains/trainer.md row 1
@@ -354,11 +395,6 @@ class Subclass(DataLoader[Any]):
 READY = [(torch.arange(3), torch.randn(3, 4, generator=_generator())) for _ in range(5)]
 
 
-def _one_shot() -> Iterator[Any]:
-    while True:
-        yield torch.arange(3), torch.randn(3, 4)
-
-
 ITERABLES: dict[str, Callable[[], Any]] = {
     "iterable set": lambda: DataLoader(Stream(), batch_size=4),
     "its length is too long": lambda: DataLoader(SizedStream(100), batch_size=4),
@@ -370,17 +406,30 @@ ITERABLES: dict[str, Callable[[], Any]] = {
 
 
 # pains/trainer.md rows 1, 39
+@pytest.mark.parametrize("name", ITERABLES)
+def test_an_iterable_goes_on_from_every_place(name: str) -> None:
+    _check_every_place(ITERABLES[name])
+    _check_every_place(ITERABLES[name], limit=3)
+
+
+# pains/trainer.md rows 1, 39: kept fast for every run of the tests
+@pytest.mark.parametrize("name", ["with state_dict", "an iterable"])
+def test_an_iterable_resumes_exactly(name: str) -> None:
+    check_exact(8, loader=ITERABLES[name], max_epochs=3, accumulate_grad_batches=2)
+
+
+# pains/trainer.md rows 1, 39
+@pytest.mark.slow
 @pytest.mark.parametrize("save", [3, 10, 12])
 @pytest.mark.parametrize("name", ITERABLES)
-def test_an_iterable_resumes_exactly(name: str, save: int) -> None:
+def test_every_iterable_resumes_exactly(name: str, save: int) -> None:
     save = min(save, 10) if name in ("list of ready batches", "an iterable") else save
     check_exact(save, loader=ITERABLES[name], max_epochs=3, accumulate_grad_batches=2)
 
 
 # pains/trainer.md row 1
-@pytest.mark.parametrize("save", [3, 8])
-def test_an_iterable_set_with_two_workers_resumes_exactly(save: int) -> None:
-    check_exact(save, loader=lambda: DataLoader(Stream(), 4, num_workers=2), max_epochs=2)
+def test_an_iterable_set_with_two_workers_resumes_exactly() -> None:
+    check_exact(8, loader=lambda: DataLoader(Stream(), 4, num_workers=2), max_epochs=2)
 
 
 # pains/trainer.md row 1
@@ -406,21 +455,26 @@ def test_an_iterable_set_with_state_dict_reads_nothing_again(run_dir: Path) -> N
     assert len(lines(reads)) == 20 + (SIZE - 16)
 
 
-# pains/trainer.md row 1
-@pytest.mark.parametrize("save", [3, 5, 7])
-def test_an_endless_generator_goes_on_from_epoch_to_epoch(save: int) -> None:
-    check_exact(save, loader=_one_shot, max_epochs=2, limit_train_batches=5)
+class Once(IterableDataset[Any]):
+    """Wraps a generator, which can be read once."""
+
+    def __init__(self) -> None:
+        self.samples = (sample for sample in [torch.ones(4)] * 8)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.samples
 
 
-def test_a_generator_that_has_ended_is_refused_in_the_next_epoch() -> None:
-    loader = (batch for batch in READY)
-    with pytest.raises(Exception, match="can be read only once"):
-        fit(lambda: loader, max_epochs=2)
+def test_an_iterable_set_that_has_ended_is_refused_in_the_next_epoch() -> None:
+    feed = make_feed(DataLoader(Once(), 4), 1, "train")
+    assert len(list(feed.epoch(0, 0, 0))) == 2
+    with pytest.raises(DataError, match="can be read only once"):
+        list(feed.epoch(1, 0, 0))
 
 
-@pytest.mark.parametrize("wrong", [{"a": DataLoader(Noisy(4))}, "text", 3])
+@pytest.mark.parametrize("wrong", [{"a": DataLoader(Noisy(4))}, "text", 3, iter(READY)])
 def test_what_is_no_loader_is_refused(wrong: Any) -> None:
-    with pytest.raises(Exception, match="is not a loader"):
+    with pytest.raises(DataError, match="is not a loader"):
         make_feed(wrong, 1, "train")
 
 

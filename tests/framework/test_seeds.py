@@ -13,13 +13,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from renshu.feed import make_feed
-from renshu.seeds import Isolation, derive, private_states, set_private_states
+from renshu.seeds import Isolation, derive, private_states, run_seed, set_private_states
 
 SIZE = 12
 # Three workers on a machine with two cores.
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
-
-GLOBAL = np.random.default_rng()
 
 
 class MonaiLike:
@@ -49,21 +47,6 @@ class AlbumentationsLike:
 
     def __call__(self) -> float:
         return self.draw()
-
-
-def global_draw() -> float:
-    return float(GLOBAL.random())
-
-
-class Late:
-    """Makes its generator when first used, as transforms for workers do."""
-
-    rng: Any = None
-
-    def __call__(self) -> float:
-        if self.rng is None:
-            self.rng = np.random.default_rng()
-        return float(self.rng.random())
 
 
 def _closure() -> Callable[[], float]:
@@ -100,8 +83,6 @@ SOURCES: dict[str, Callable[[], Callable[[], Any]]] = {
     "random.Random in a closure": _closure,
     "MONAI": MonaiLike,
     "albumentations": AlbumentationsLike,
-    "global variable": lambda: global_draw,
-    "made when first used": Late,
 }
 
 
@@ -164,6 +145,37 @@ def test_a_data_set_that_reads_batches_repeats_per_batch_and_says_so(
     assert read(Batches(random.random)) == read(Batches(random.random))
     assert len(set(read(Batches(random.random))[0].values())) == SIZE
     assert "reads whole batches" in capfd.readouterr().err
+
+
+class ReadsBatches(Draws):
+    """Draws each sample of a batch from the seed that it is given."""
+
+    given: list[int]
+
+    def read_batch(self, indices: list[int], seeds: list[int]) -> Any:
+        self.given = seeds
+        return [(i, random.Random(seed).random()) for i, seed in zip(indices, seeds, strict=True)]
+
+
+# pains/trainer.md row 18
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_data_set_that_takes_seeds_repeats_per_sample(
+    workers: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = ReadsBatches(random.random)
+    first, second = read(data, workers, batch=5)
+    assert [first, second] == read(data, 0, batch=3)
+    assert len({*first.values(), *second.values()}) == 2 * SIZE
+    assert all(0 <= seed < 2**63 for seed in data.given)
+    assert "reads whole batches" not in capfd.readouterr().err
+
+
+def test_the_seeds_of_a_batch_are_those_that_seed_each_sample() -> None:
+    class PerSample(Draws):
+        def __getitem__(self, index: int) -> tuple[int, float]:
+            return index, random.random()
+
+    assert read(PerSample(int)) == read(ReadsBatches(int))
 
 
 # pains/trainer.md row 18
@@ -236,7 +248,7 @@ def test_isolation_keeps_its_own_stream_and_the_callers() -> None:
         assert [(float(torch.rand(())), np.random.rand(), random.random()) for _ in "ab"] == inside
 
 
-def test_isolation_goes_on_from_its_dump() -> None:
+def test_isolation_goes_on_from_its_state() -> None:
     def draw(isolation: Isolation) -> Any:
         with isolation:
             return float(torch.rand(())), np.random.rand(), random.random()
@@ -244,7 +256,7 @@ def test_isolation_goes_on_from_its_dump() -> None:
     one, other = Isolation(), Isolation()
     one.seed(5)
     draw(one)
-    other.load(one.dump())
+    other.state = one.state
     assert draw(one) == draw(other)
 
 
@@ -271,3 +283,31 @@ def test_seeds_of_neighbouring_purposes_are_apart() -> None:
     bits = [bin(derive(1, "train", e) ^ derive(1, "train", e + 1)).count("1") for e in range(500)]
     # 64 independent bits differ in 32 of them; the mean of 500 has a standard error of 0.18.
     assert abs(float(np.mean(bits)) - 32) < 1
+
+
+def test_a_drawn_seed_is_said_with_what_repeats_it(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("renshu.seeds._seed", None)
+    before = torch.get_rng_state(), random.getstate()
+    seed = run_seed(None)
+    assert f"seed: {seed} (drawn; Trainer(seed={seed}) repeats" in capfd.readouterr().err
+    assert torch.equal(torch.get_rng_state(), before[0]) and random.getstate() == before[1]
+    monkeypatch.setattr("renshu.seeds._seed", 7)
+    assert (run_seed(None), run_seed(0)) == (7, 0)
+    assert not capfd.readouterr().err
+
+
+def test_shuffling_by_a_given_generator_is_said(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("renshu.messages._said", set())
+    make_feed(DataLoader(Draws(int), 4, shuffle=True), 1, "train")
+    assert not capfd.readouterr().err
+    for _ in range(2):
+        generator = torch.Generator().manual_seed(9)
+        feed = make_feed(DataLoader(Draws(int), 4, shuffle=True, generator=generator), 1, "train")
+    order = [i for (ids, _), _ in feed.epoch(0, 0, 0) for i in ids.tolist()]
+    other = make_feed(DataLoader(Draws(int), 4, shuffle=True), 9, "train")
+    assert order == [i for (ids, _), _ in other.epoch(0, 0, 0) for i in ids.tolist()]
+    assert capfd.readouterr().err.count("seed of the sampler's generator") == 1
