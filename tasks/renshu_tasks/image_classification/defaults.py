@@ -35,8 +35,9 @@ class Defaults:
     """Settings for one device.
 
     `batch_size` is that of the family asked for, for one device; `num_workers` the most that is
-    useful, the cores at hand may allow fewer. `source` is "measured: <command>" or, after "not
-    measured", the publication that the row follows.
+    useful, the cores at hand may allow fewer; `threads` are torch's own on a CPU, None leaves them
+    as they are. `source` is "measured: <command>" or, after "not measured", the publication that
+    the row follows.
     """
 
     batch_size: int
@@ -46,6 +47,7 @@ class Defaults:
     compile: bool
     reason: str
     source: str
+    threads: int | None = None
 
 
 # device: (batch of small, batch of large), precision, workers, channels-last, compile (large only),
@@ -97,6 +99,8 @@ def resolve(device: Device, family: Family, image_size: int, samples: int) -> De
         compile=compiled and not small,
         reason=reason,
         source=source,
+        # A layer on so few pixels is over before a second thread is awake.
+        threads=1 if small and device.kind == "cpu" and image_size <= 16 else None,
     )
 
 

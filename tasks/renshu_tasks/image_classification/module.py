@@ -302,6 +302,8 @@ def build(options: ImageClassificationOptions, data: ImageData) -> ImageClassifi
     training = options.training
     if training.channels_last is None:
         training = dataclasses.replace(training, channels_last=data.defaults.channels_last)
+    if threads := training.threads or data.defaults.threads:
+        torch.set_num_threads(threads)
     balanced = training.class_weights == "balanced"
     return ImageClassifier(
         data.classes,

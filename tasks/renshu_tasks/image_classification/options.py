@@ -125,6 +125,7 @@ class TrainingOptions:
         threshold: decision threshold of two-class and multi-label tasks: f1: the best on the
             validation part, or a number.
         channels_last: memory format of the pictures; default: from the table for this device.
+        threads: processor threads of torch; default: from the table for this device.
     """
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -144,11 +145,16 @@ class TrainingOptions:
     calibrate: bool = True
     threshold: Literal["f1"] | float = "f1"
     channels_last: bool | None = None
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         names = ("warmup", "label_smoothing", "ema_decay", "layer_decay")
         shares: dict[str, tuple[float, float]] = dict.fromkeys(names, (0, 1))
-        _check(self, "training", shares | {"unfreeze_every": (1, 10**6), "threshold": (0, 1)})
+        _check(
+            self,
+            "training",
+            shares | {"unfreeze_every": (1, 10**6), "threshold": (0, 1), "threads": (1, 4096)},
+        )
         sizes = ("mixup", "cutmix", "weight_decay", "learning_rate")
         _check(self, "training", dict.fromkeys(sizes, (0, 1000)))
 
