@@ -59,11 +59,15 @@ class PicturesInMemory(Pictures):
 
     def __getitems__(self, numbers: Sequence[int] | Tensor) -> Sample:
         """A whole batch: every entry has the batch as its first dimension."""
+        return self.read_batch(numbers, torch.randint(_SEEDS, (len(numbers),)))
+
+    def read_batch(self, numbers: Sequence[int] | Tensor, seeds: Sequence[int] | Tensor) -> Sample:
+        """The same with the seeds of the samples given, below 2**63."""
         chosen = torch.as_tensor(numbers)
         rows = self.rows[chosen]
         batch = {"image": self.images[rows], "label": self.labels[chosen], "index": rows}
         if self.seeded:
-            batch["seed"] = torch.randint(_SEEDS, (len(rows),))
+            batch["seed"] = torch.as_tensor(seeds, dtype=torch.int64)
         return batch
 
 

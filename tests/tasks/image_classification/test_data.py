@@ -200,6 +200,22 @@ def test_batches_repeat_from_any_position(write_digits: Write, sampler: str, in_
     )
 
 
+def test_seeds_of_pictures_in_memory_do_not_depend_on_the_batch_size(
+    digits: tuple, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("renshu.messages._said", set())
+
+    def seeds(batch_size: int) -> dict[int, int]:
+        data = ImageData.from_arrays(*digits, batch_size=batch_size)
+        feed = make_feed(data.train_dataloader(), seed=7, name="train")
+        batches = [batch for batch, _ in feed.epoch(1, 0, 0)]
+        rows, drawn = (torch.cat([b[key] for b in batches]).tolist() for key in ("index", "seed"))
+        return dict(zip(rows, drawn, strict=True))
+
+    assert seeds(64) == seeds(50)
+    assert "reads whole batches" not in capfd.readouterr().err
+
+
 # ---- several labels
 
 
