@@ -318,15 +318,12 @@ class _Fetch(Dataset[Any]):
             self.seeds = SampleSeeds(self.dataset, self.collate)
         seed, dataset, base = self.seeds, self.dataset, derive(self.seed, self.name, tag.epoch)
         positions = range(tag.start, tag.start + tag.stride * len(tag.indices), tag.stride)
+        seeds = [mix(base + position) & _INT64 for position in positions]
         if tag.single or not (self.takes_seeds or self.reads_batches):
-            samples = []
-            for position, index in zip(positions, tag.indices, strict=True):
-                seed(mix(base + position) & _INT64)
-                samples.append(dataset[index])
+            samples = seed.read(dataset, tag.indices, seeds)
         else:
             seed(mix(base + tag.start) & _INT64)
             if self.takes_seeds:
-                seeds = [mix(base + position) & _INT64 for position in positions]
                 samples = dataset.read_batch(tag.indices, seeds)
             else:
                 samples = dataset.__getitems__(tag.indices)

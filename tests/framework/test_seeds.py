@@ -147,6 +147,22 @@ def test_a_data_set_that_reads_batches_repeats_per_batch_and_says_so(
     assert "reads whole batches" in capfd.readouterr().err
 
 
+# pains/trainer.md row 18: which generators are drawn from shows only when a sample does
+@pytest.mark.parametrize("draw", [random.random, np.random.rand, np.random.randn])
+@pytest.mark.parametrize("batch", [1, 4, 12])
+def test_a_sample_that_draws_late_is_seeded_as_any(draw: Any, batch: int) -> None:
+    class Late(Draws):
+        def __getitem__(self, index: int) -> tuple[int, float]:
+            return index, float(torch.rand(())) + (float(self.draw()) if index in (6, 9) else 0.0)
+
+    class Always(Draws):
+        def __getitem__(self, index: int) -> tuple[int, float]:
+            chosen, drawn = float(torch.rand(())), float(self.draw())
+            return index, chosen + (drawn if index in (6, 9) else 0.0)
+
+    assert read(Late(draw), batch=batch) == read(Always(draw), batch=3)
+
+
 class ReadsBatches(Draws):
     """Draws each sample of a batch from the seed that it is given."""
 
