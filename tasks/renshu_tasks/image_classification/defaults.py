@@ -55,8 +55,9 @@ class Defaults:
 _Row = tuple[tuple[int, int], str, int, bool, bool, str, str]
 _TABLE: dict[str, _Row] = {
     "cpu": ((64, 32), "32-true", 2, True, False,
-        "small batches learn faster a pass; oneDNN convolves faster in channels-last",
-        "not measured; Masters and Luschi 2018; PyTorch, Channels Last Memory Format"),
+        "small batches learn faster a pass (Masters and Luschi 2018); oneDNN convolves faster in"
+        " channels-last",
+        "measured: python benchmarks/devices.py (small network; large: PyTorch's guide)"),
     "t4": ((256, 64), "16-mixed", 4, True, False,
         "no bfloat16 before Ampere; 16 GB hold 64 pictures of ResNet-50 in half precision",
         "not measured; NVIDIA, Mixed Precision Training guide; DeepLearningExamples"),
@@ -95,7 +96,7 @@ def resolve(device: Device, family: Family, image_size: int, samples: int) -> De
         batch_size=1 << max(int(batch).bit_length() - 1, 0),
         precision=precision,
         num_workers=min(workers, max(device.cores - 1, 0)),
-        channels_last=channels_last and not (small and device.kind == "cpu"),
+        channels_last=channels_last,
         compile=compiled and not small,
         reason=reason,
         source=source,
