@@ -18,7 +18,14 @@ from renshu.intervals import Interval
 from renshu.optim import SchedulerConfig, parameters
 from renshu.plan import Event, Plan, Window
 from renshu.results import BATCH, Results, by_loader, metrics, to_host
-from renshu.seeds import Isolation, derive, random_state, set_random_state
+from renshu.seeds import (
+    Isolation,
+    derive,
+    private_states,
+    random_state,
+    set_private_states,
+    set_random_state,
+)
 from renshu.weights import finite_parameters
 
 
@@ -255,6 +262,9 @@ def _with_closure(plan: Plan, batch: Any, index: int) -> Any:
         plan.window = Window(**vars(before))
         output = _forward_backward(plan, batch, index)
         if output is None:
+            if before.batches == 0:
+                # What the window before left must not be stepped with again.
+                _zero_gradients(plan, index)
             return None
         if plan.accumulate > 1 and full:
             _rescale(plan)
@@ -265,7 +275,8 @@ def _with_closure(plan: Plan, batch: Any, index: int) -> Any:
         return output
     plan.stepped = False
     plan.module.optimizer_step(plan.progress.epoch, index, plan.handles[0], closure)
-    _count_step(plan, plan.stepped)
+    if plan.window.batches:
+        _count_step(plan, plan.stepped)
     return output
 
 
@@ -395,10 +406,13 @@ def _sanity_check(plan: Plan) -> None:
     trainer.sanity_checking = True
     for feed in plan.val_feeds:
         feed.limit = min(plan.sanity_batches, 2**62 if feed.limit is None else feed.limit)
+    generators, private = random_state(), private_states(plan.module)
     with isolation:
         plan.call("on_sanity_check_start")
         evaluate(plan, "validation")
         plan.call("on_sanity_check_end")
+    set_random_state(generators)
+    set_private_states(plan.module, private)
     for feed, limit in zip(plan.val_feeds, limits, strict=True):
         feed.limit = limit
     trainer.forget()

@@ -18,6 +18,22 @@ PRECISIONS = {
 }
 """Every precision and its short names."""
 
+WHOLE_NUMBERS = {
+    "max_epochs": -1,
+    "min_epochs": 0,
+    "max_steps": -1,
+    "min_steps": 0,
+    "num_nodes": 1,
+    "fast_dev_run": 0,
+    "accumulate_grad_batches": 1,
+    "check_val_every_n_epoch": 1,
+    "num_sanity_val_steps": -1,
+    "log_every_n_steps": 1,
+    "reload_dataloaders_every_n_epochs": 0,
+    "seed": 0,
+}
+"""Options that are whole numbers, and the lowest each may be."""
+
 
 @dataclass(kw_only=True)
 class TrainerOptions:

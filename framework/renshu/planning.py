@@ -16,7 +16,7 @@ from renshu.feed import Feed, make_feed
 from renshu.intervals import Interval
 from renshu.module import Module
 from renshu.optim import OptimizerHandle, parameters, read_optimizers
-from renshu.options import TrainerOptions
+from renshu.options import WHOLE_NUMBERS, TrainerOptions
 from renshu.plan import VERBS, EpochBatches, Plan, overrides
 
 
@@ -28,8 +28,17 @@ def check_options(options: TrainerOptions) -> None:
         if value is not None and not 0 <= value <= (1 if isinstance(value, float) else math.inf):
             allowed = "a number of batches (int) or a share 0.0 to 1.0 (float)"
             raise ConfigError(f"{name}={value}", allowed=allowed)
-    if (count := options.accumulate_grad_batches) < 1:
-        raise ConfigError(f"accumulate_grad_batches={count}", allowed="1, 2, 3 …")
+    for name, lowest in WHOLE_NUMBERS.items():
+        value = getattr(options, name)
+        if value is not None and (not isinstance(value, int) or value < lowest):
+            raise ConfigError(f"{name}={value!r}", allowed=f"a whole number from {lowest}")
+    share = options.val_check_interval
+    if share is not None and not (share >= 1 if isinstance(share, int) else 0 < share <= 1):
+        raise ConfigError(f"val_check_interval={share}", allowed="1, 2, 3 … or a share up to 1.0")
+    if (limit := options.gradient_clip_val) is not None and limit < 0:
+        raise ConfigError(f"gradient_clip_val={limit}", allowed="a number from 0")
+    if options.deterministic not in (None, True, False, "warn"):
+        raise unknown("deterministic", str(options.deterministic), ("True", "False", "warn"))
     if options.gradient_clip_algorithm not in (None, "norm", "value"):
         raise unknown("gradient_clip_algorithm", options.gradient_clip_algorithm, ("norm", "value"))
     if options.on_nonfinite not in ("stop", "ignore"):

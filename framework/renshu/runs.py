@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import fcntl
 import os
 import re
 from collections.abc import Iterator
@@ -32,6 +31,10 @@ class RunFolder:
     def lock(self) -> None:
         """Refuse a second live process on this run; the system frees the lock of a dead one."""
         if self._lock is not None:
+            return
+        try:
+            import fcntl
+        except ImportError:  # Windows has no such locks: there nobody is refused
             return
         with _writing(self.path):
             lock = (self.path / ".lock").open("a+")

@@ -169,3 +169,71 @@ def test_a_run_resumed_where_it_stopped_early_stays_stopped_unless_patience_was_
     assert stopped == 3
     assert fit(patience=2, ckpt_path="last").progress.epochs == stopped
     assert fit(patience=4, ckpt_path="last").progress.epochs == stopped + 2
+
+
+# pains/trainer.md row 28
+def test_a_mistyped_key_is_refused_by_the_sanity_validation_before_any_step() -> None:
+    from renshu.callbacks import ModelCheckpoint
+
+    run = trainer(enable_checkpointing=True, callbacks=[ModelCheckpoint(monitor="val_los")])
+    with pytest.raises(ConfigError, match="val_los") as caught:
+        run.fit(Classifier(), loader(), loader(16))
+    assert "did you mean 'val_loss'" in str(caught.value)
+    assert run.global_step == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_epochs": -3}, {"max_epochs": "3"}, {"max_epochs": 2.5}, {"min_epochs": -1},
+        {"max_steps": -5}, {"accumulate_grad_batches": 2.5}, {"accumulate_grad_batches": 0},
+        {"check_val_every_n_epoch": 0}, {"num_sanity_val_steps": -7}, {"log_every_n_steps": 0},
+        {"fast_dev_run": -2}, {"seed": "x"}, {"seed": -1}, {"val_check_interval": 0},
+        {"val_check_interval": -0.5}, {"gradient_clip_val": -1}, {"deterministic": "maybe"},
+        {"reload_dataloaders_every_n_epochs": -1}, {"num_nodes": 0},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_number_out_of_its_range_is_refused_with_its_name(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        trainer(**wrong)
+    assert next(iter(wrong)) in str(caught.value)
+    assert caught.value.allowed
+
+
+def test_a_step_without_loss_updates_nothing_whatever_steps_the_optimiser() -> None:
+    class Once(Classifier):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return super().training_step(batch, batch_idx) if batch_idx == 0 else None
+
+    class OwnStep(Once):
+        def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, closure: Any) -> None:
+            optimizer.step(closure=closure)
+
+    flat, own = Once(), OwnStep()
+    runs = []
+    for module in (flat, own):
+        runs.append(trainer())
+        runs[-1].fit(module, loader())
+    assert equal(weights(flat), weights(own))
+    assert [run.global_step for run in runs] == [1, 1]
+
+
+def test_the_sanity_check_leaves_a_modules_own_generator_alone() -> None:
+    class Draws(Classifier):
+        def __init__(self) -> None:
+            super().__init__()
+            self.generator = torch.Generator().manual_seed(1)
+            self.first: list[float] = []
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            torch.rand(1, generator=self.generator)
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            self.first.append(torch.rand(1, generator=self.generator).item())
+            return super().training_step(batch, batch_idx)
+
+    module = Draws()
+    trainer().fit(module, loader(), loader(16))
+    expected = torch.rand(1, generator=torch.Generator().manual_seed(1)).item()
+    assert module.first[0] == expected

@@ -77,6 +77,13 @@ class Watcher(Callback):
         due = self._after_validations and (trainer.current_epoch + 1) % self._every.size == 0
         self._asked += due or self._overdue
 
+    def on_sanity_check_end(self, trainer: Trainer, module: Module) -> None:
+        # A module that logs nothing at all there may wait for the real validation.
+        logs = bool(trainer.callback_metrics)
+        if self._fitting and logs and str(self.monitor).startswith("val"):
+            self._overdue = self._missing(trainer)
+            self.refuse_missing(trainer)
+
     def on_train_epoch_end(self, trainer: Trainer, module: Module) -> None:
         if self._validated or not any(trainer.num_val_batches):
             self._overdue = self._missing(trainer)

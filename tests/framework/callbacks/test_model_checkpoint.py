@@ -527,7 +527,8 @@ def test_a_training_metric_ranks_at_every_step(tmp_path: Path) -> None:
 
 
 def test_a_real_missing_key_is_told_with_the_state_saved(tmp_path: Path) -> None:
-    trainer = tiny.trainer(tmp_path, ModelCheckpoint(monitor="val_los"), max_epochs=3)
+    callback = ModelCheckpoint(monitor="val_los")
+    trainer = tiny.trainer(tmp_path, callback, max_epochs=3, num_sanity_val_steps=0)
     with pytest.raises(ConfigError, match="did you mean 'val_loss'"):
         trainer.fit(tiny.Tiny(), tiny.loader(), tiny.loader())  # pains/trainer.md row 28
     assert saved(tmp_path) == steps(4)
@@ -535,7 +536,8 @@ def test_a_real_missing_key_is_told_with_the_state_saved(tmp_path: Path) -> None
 
 def test_a_missing_validation_key_is_told_at_the_first_validation(tmp_path: Path) -> None:
     callback = ModelCheckpoint(monitor="val_los", every="1000 steps")
-    trainer = tiny.trainer(tmp_path, callback, max_epochs=3, val_check_interval=2)
+    more = {"val_check_interval": 2, "num_sanity_val_steps": 0}
+    trainer = tiny.trainer(tmp_path, callback, max_epochs=3, **more)
     with pytest.raises(ConfigError, match="did you mean 'val_loss'"):
         trainer.fit(tiny.Tiny(), tiny.loader(), tiny.loader())
     assert saved(tmp_path) == steps(2)
