@@ -1,4 +1,4 @@
-"""The loops: fit, evaluate, predict. The whole way of a batch to the optimiser step is in here."""
+"""The loops: fit, evaluate, predict. The way of a batch from the feed to the optimiser's step."""
 
 from __future__ import annotations
 
