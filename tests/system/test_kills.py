@@ -55,28 +55,42 @@ class Began(renshu.Callback):
 
 
 def _killed_at_random(kills: int, workers: int, epochs: int, seed: int) -> None:
+    """So many kills in all; a run that ends before they are done is compared, and another begun."""
     began = time.monotonic()
     whole = in_child(lambda: _run("whole", workers, epochs))
     seconds, moments = time.monotonic() - began, random.Random(seed)
+    done = number = 0
+    while done < kills:
+        name, number = f"killed{number}", number + 1
+        done += _kill_one_run(name, kills - done, workers, epochs, seconds / kills, moments)
+        assert same(in_child(lambda name=name: _run(name, workers, epochs)), whole)
+    assert done == kills
+
+
+def _kill_one_run(
+    name: str, kills: int, workers: int, epochs: int, pause: float, moments: random.Random
+) -> int:
+    """Start a run, kill it, start it again, until it ends or was killed so often; how often."""
 
     def run() -> None:
-        _run("killed", workers, epochs, callbacks=lambda: [*_callbacks(), Began()])
-        note(Path("ended"), "")
+        _run(name, workers, epochs, callbacks=lambda: [*_callbacks(), Began()])
+        note(Path("ended", name), "")
 
+    Path("ended").mkdir(exist_ok=True)
+    Path("began").unlink(missing_ok=True)
     done = 0
-    while done < kills and not Path("ended").exists():
+    while done < kills and not Path("ended", name).exists():
         process = FORK.Process(target=run)
         process.start()
         while len(lines(Path("began"))) <= done and process.is_alive():
             time.sleep(0.005)
-        process.join(moments.uniform(0, 2 * seconds / kills + 0.15 * workers))
+        process.join(moments.uniform(0, 2 * pause + 0.15 * workers))
         if process.is_alive():
             os.kill(process.pid or 0, signal.SIGKILL)
             done += 1
         process.join()
         assert process.exitcode in (0, -signal.SIGKILL)
-    assert done >= kills // 4
-    assert same(in_child(lambda: _run("killed", workers, epochs)), whole)
+    return done
 
 
 # pains/trainer.md rows 1, 17
