@@ -1,4 +1,4 @@
-"""Figures of finished predictions: per class, calibration, coverage, with bootstrap intervals.
+"""Figures of finished predictions: per class, calibration, coverage, with 95 % intervals.
 
 Plain torch on the CPU: importing torchmetrics alone would take a tenth of the time that a whole run
 on the digits may take. The tests hold every figure against torchmetrics and scikit-learn.
@@ -40,8 +40,10 @@ def evaluate(
         classes: the K names.
         groups: int64 [N]: samples that belong together (a patient) are resampled together.
 
-    `accuracy`, `macro_f1`, `ece` and `auroc` are {"value", "low", "high"}. A sample with several
-    labels is right when all K agree. Means over classes leave out those that do not occur.
+    `accuracy`, `macro_f1`, `ece` and `auroc` are {"value", "low", "high"}; the ends are None where
+    no resample differs from another, for that says nothing of how sure the figure is. A sample
+    with several labels is right when all K agree. Means over classes leave out those that do not
+    occur.
     """
     truth, chosen = _hot(labels, len(classes)), _hot(predicted, len(classes))
     confidence, correct = confidences(probabilities, labels, predicted)
@@ -147,7 +149,11 @@ def _intervals(
     correct: Tensor,
     groups: Tensor | None,
 ) -> dict[str, dict[str, float | None]]:
-    """The main figures, each with its 95 % percentile bootstrap interval (Efron 1979)."""
+    """The main figures, each with its 95 % interval.
+
+    That of accuracy without groups is Wilson's, which holds where all are right as well; the others
+    are percentile bootstrap intervals (Efron 1979).
+    """
     areas = _areas(probabilities, truth)
     figures: dict[str, Figures] = {
         "accuracy": _accuracy(truth, chosen),
@@ -160,10 +166,23 @@ def _intervals(
     for weights in _resamples(len(truth), groups):
         for name in drawn:
             resamples[name].append(figures[name](weights))
-    return {
+    found = {
         name: _interval(figure(torch.ones(1, len(truth))), resamples.get(name))
         for name, figure in figures.items()
     }
+    if groups is None:
+        right = int((truth == chosen).all(1).sum())
+        found["accuracy"] |= dict(zip(("low", "high"), wilson(right, len(truth)), strict=True))
+    return found
+
+
+def wilson(right: int, count: int, z: float = 1.959964) -> tuple[float, float]:
+    """Ends of the score interval of a share, by default the 95 % one (Wilson 1927)."""
+    share, square = right / count, z * z
+    centre = share + square / (2 * count)
+    half = z * math.sqrt(share * (1 - share) / count + square / (4 * count * count))
+    low, high = ((centre + side * half) / (1 + square / count) for side in (-1, 1))
+    return (low if right else 0.0), (high if right < count else 1.0)  # exactly, not but for an ulp
 
 
 def _resamples(samples: int, groups: Tensor | None, seed: int = 0, chunk: int = 50) -> Any:
@@ -178,9 +197,12 @@ def _resamples(samples: int, groups: Tensor | None, seed: int = 0, chunk: int = 
 
 
 def _interval(point: Tensor, drawn: list[Tensor] | None) -> dict[str, float | None]:
+    """The figure, and the ends of its bootstrap interval unless all resamples agree."""
     ends = [math.nan, math.nan]
     if drawn is not None:
         ends = torch.cat(drawn).flatten().float().nanquantile(torch.tensor([0.025, 0.975])).tolist()
+    if ends[1] - ends[0] < 1e-6:  # no more than rounding
+        ends = [math.nan, math.nan]
     values = {"value": float(point), "low": ends[0], "high": ends[1]}
     return {name: None if math.isnan(value) else value for name, value in values.items()}
 

@@ -113,16 +113,44 @@ def test_weighted_figures_equal_repeated_samples() -> None:
         assert float(value) == pytest.approx(whole[name]["value"], abs=1e-6), name
 
 
-def test_the_interval_of_accuracy_is_that_of_the_binomial() -> None:
-    """Resampling right-or-wrong is binomial: ±1.96 √(p (1 - p) / N)."""
-    count, right = 400, 320
-    labels = torch.zeros(count, dtype=torch.int64)
-    predicted = torch.where(torch.arange(count) < right, 0, 1)
+def right_of(right: int, count: int, groups: Tensor | None = None) -> dict:
+    """Figures of `count` decisions for the first of two classes, `right` of them right."""
+    labels = (torch.arange(count) >= right).long()
+    predicted = torch.zeros(count, dtype=torch.int64)
     probabilities = torch.tensor([[0.6, 0.4]]).expand(count, 2).contiguous()
-    found = metrics.evaluate(probabilities, labels, predicted, ["a", "b"])["accuracy"]
-    half = 1.96 * math.sqrt(0.8 * 0.2 / count)
-    assert found["low"] == pytest.approx(0.8 - half, abs=0.006)
-    assert found["high"] == pytest.approx(0.8 + half, abs=0.006)
+    return metrics.evaluate(probabilities, labels, predicted, ["a", "b"], groups)
+
+
+@pytest.mark.parametrize(
+    ("right", "count", "low", "high"),
+    [
+        # n / (n + z²) where all are right: 360 / 363.8415
+        (360, 360, 0.989442, 1.0),
+        (0, 360, 0.0, 0.010558),
+        # by hand: (0.804802 ± 1.959964 √(0.0004 + 0.0000060023)) / 1.0096036
+        (320, 400, 0.758030, 0.836263),
+        # examples of Newcombe 1998, table I, method 3
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+    ],
+)
+def test_the_interval_of_accuracy_is_wilsons(
+    right: int, count: int, low: float, high: float
+) -> None:
+    found = right_of(right, count)["accuracy"]
+    assert found["value"] == pytest.approx(right / count)
+    digits = 5e-5 if count in (263, 148) else 2e-6
+    assert (found["low"], found["high"]) == pytest.approx((low, high), abs=digits)
+
+
+@pytest.mark.parametrize("groups", [None, torch.arange(360) // 10])
+def test_a_figure_that_no_resample_changes_has_no_interval(groups: Tensor | None) -> None:
+    """All right: the bootstrap would say that the figure is certain, which 360 pictures are not."""
+    found = right_of(360, 360, groups)
+    bare = ["macro_f1", "ece"] if groups is None else ["accuracy", "macro_f1", "ece"]
+    for name in bare:
+        assert found[name]["value"] is not None
+        assert (found[name]["low"], found[name]["high"]) == (None, None), name
 
 
 def test_groups_are_resampled_together() -> None:
