@@ -50,19 +50,23 @@ class Result:
 
 
 class _Record(Callback):
-    """Writes the configuration as soon as the run has a folder, before the first batch."""
+    """Writes the configuration before the first batch, when all checks are over.
+
+    A continuation that is refused leaves the run's own file as it was.
+    """
 
     def __init__(self, request: Request, session: Session) -> None:
         self.request = request
         self.session = session
 
     def setup(self, trainer: Any, module: Any, stage: str) -> None:
-        if trainer.run_dir is None or stage != "fit":
-            return
-        run_dir = _relative(trainer.run_dir)
-        self.session.run_dir = run_dir
-        self.session.resume = resume_command(run_dir)
-        write_atomically(run_dir / "config.yaml", [yaml_file.dumps(self.request.config)])
+        if trainer.run_dir is not None and stage == "fit":
+            self.session.run_dir = _relative(trainer.run_dir)
+
+    def on_train_start(self, trainer: Any, module: Any) -> None:
+        if run_dir := self.session.run_dir:
+            write_atomically(run_dir / "config.yaml", [yaml_file.dumps(self.request.config)])
+            self.session.resume = resume_command(run_dir)
 
 
 def train(request: Request, session: Session) -> Result:
@@ -77,12 +81,13 @@ def train(request: Request, session: Session) -> Result:
     seed_everything(seed, verbose=False)
     # The name belongs to this run, the seed to what it computes.
     request.config["trainer"] |= {"seed": seed, "run": None}
+    callbacks = [*request.task.load("callbacks")(request.options), _Record(request, session)]
+    # Before the data, which may take minutes to read: it refuses what cannot work.
+    trainer = Trainer(**request.trainer | {"seed": seed, "callbacks": callbacks})
     data = request.task.load("data")(request.options)
     if old is not None:
         check_same_data(request, data, old)
     module = request.task.load("module")(request.options, data)
-    callbacks = [*request.task.load("callbacks")(request.options), _Record(request, session)]
-    trainer = Trainer(**request.trainer | {"seed": seed, "callbacks": callbacks})
     trainer.fit(module, datamodule=data, ckpt_path=request.ckpt_path)
     if trainer.interrupted:
         raise KeyboardInterrupt

@@ -158,6 +158,7 @@ class Line(Module):
 
 
 def data(options):
+    print("reading the numbers")
     return Points(options)
 
 

@@ -128,7 +128,7 @@ def test_changed_data_are_refused_unless_allowed(capsys: pytest.CaptureFixture[s
     train()
     changed = ("--data.path", "other")
     assert main(["evaluate", "a", *changed]) == 2
-    assert "train.sha256: embedded then, other now" in capsys.readouterr().err
+    assert "train: content differs" in capsys.readouterr().err
     assert main(["evaluate", "a", *changed, "--allow_changed_data"]) == 0
     again = [*TRAIN, "--trainer.run", "a", "--ckpt_path", "last", *changed]
     assert main(again) == 2
@@ -227,10 +227,12 @@ def test_a_checkpoint_with_one_byte_altered_is_refused_with_its_file(
 def test_a_resume_with_another_architecture_lists_what_differs(
     capsys: pytest.CaptureFixture[str],
 ):
-    train()
+    config = train() / "config.yaml"
+    before = config.read_bytes()
     again = [*TRAIN, "--trainer.run", "a", "--ckpt_path", "last", "--model.width", "9"]
     assert main(again) == 2
     assert "extra: [8] in the checkpoint, [9] in the module" in capsys.readouterr().err
+    assert config.read_bytes() == before, "what is refused changes nothing"
 
 
 def test_a_bug_is_one_line_and_a_traceback_in_the_run(
@@ -257,9 +259,24 @@ def test_a_nan_loss_is_a_failed_run(capsys: pytest.CaptureFixture[str], monkeypa
         assert part in said, said
 
 
-def test_devices_that_cannot_be_had_are_wrong_input(capsys: pytest.CaptureFixture[str]):
-    assert main([*TRAIN, "--trainer.devices", "2"]) == 2
-    assert "devices" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("devices", "2", ("devices=2 cannot be had", "allowed: 1", "mend:    devices=")),
+        ("precision", "fp8", ("there is no precision 'fp8'", "bf16-mixed")),
+        ("validate_every", "3 stepps", ("'3 stepps' is not an interval", "100 steps")),
+    ],
+)
+def test_a_trainer_that_cannot_work_is_refused_before_data_are_read(
+    option: str, value: str, said: tuple[str, ...], capfd: pytest.CaptureFixture[str]
+):
+    assert main([*TRAIN, f"--trainer.{option}", value]) == 2
+    out, err = capfd.readouterr()
+    for part in said:
+        assert part in err
+    assert "reading the numbers" not in out + err
+    assert main(TRAIN) == 0
+    assert "reading the numbers" in capfd.readouterr().out
 
 
 def test_a_missing_package_names_the_line_that_installs_it(
