@@ -163,7 +163,8 @@ class Page:
 @contextmanager
 def chromium(profile: Path) -> Iterator[Browser]:
     """The installed Chromium. Without one the test is skipped, in CI it fails."""
-    executable = shutil.which("chromium") or shutil.which("google-chrome")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    executable = next(filter(None, map(shutil.which, names)), None)
     if executable is None:
         message = "chromium is not installed: .ci/system-packages installs it"
         if os.environ.get("CI"):
