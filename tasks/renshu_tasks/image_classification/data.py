@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
@@ -195,11 +196,12 @@ class ImageData(DataModule):
 
     @property
     def batch_size(self) -> int:
-        return self.options.batch_size or self.defaults.batch_size
+        chosen = self.options.batch_size
+        return self.defaults.batch_size if chosen is None else chosen
 
     @batch_size.setter
     def batch_size(self, value: int) -> None:
-        self.options.batch_size = value
+        self.options = dataclasses.replace(self.options, batch_size=value)  # checks it
 
     @property
     def num_workers(self) -> int:
@@ -277,8 +279,6 @@ class ImageData(DataModule):
         elif channels == "auto":
             channels = 1 if all(one.grey for one in train) else 3
         if options.image_size is not None:
-            if options.image_size < 1:
-                raise ConfigError("the size must be 1 or more", where="data.image_size")
             return channels, (options.image_size, options.image_size)
         sizes = {(one.height, one.width) for one in train}
         if len(sizes) == 1 and max(next(iter(sizes))) <= _OWN_SIZE:

@@ -73,6 +73,27 @@ class DataOptions:
     allow_outside: bool = False
     allow_overlap: bool = False
 
+    def __post_init__(self) -> None:
+        if not 0 < self.val_share < 1:
+            raise ConfigError(
+                f"{self.val_share} is out of range",
+                where="data.val_share",
+                allowed="above 0 and below 1: there is always a validation part",
+            )
+        if self.test_share is not None and not 0 <= self.test_share < 1:
+            raise ConfigError(
+                f"{self.test_share} is out of range",
+                where="data.test_share",
+                allowed="from 0 (no test part) to below 1",
+            )
+        counts: dict[str, tuple[float, float]] = dict.fromkeys(
+            ("batch_size", "image_size", "max_pixels"), (1, math.inf)
+        )
+        counts |= dict.fromkeys(("num_workers", "in_memory_mb"), (0, math.inf))
+        last = math.inf if self.folds is None else self.folds - 1
+        cuts = {"folds": (2, math.inf), "fold": (0, last), "split_seed": (0, 2**32 - 1)}
+        _check(self, "data", counts | cuts)
+
 
 @dataclass(kw_only=True)
 class ModelOptions:
@@ -173,7 +194,8 @@ def _check(options: Any, section: str, ranges: Mapping[str, tuple[float, float]]
             )
         low, high = ranges.get(name, (-math.inf, math.inf))
         if isinstance(value, int | float) and not low <= value <= high:
-            raise ConfigError(f"{value} is out of range", where=key, allowed=f"{low} to {high}")
+            allowed = f"{low} or more" if high == math.inf else f"{low} to {high}"
+            raise ConfigError(f"{value} is out of range", where=key, allowed=allowed)
 
 
 @dataclass(kw_only=True)

@@ -72,15 +72,8 @@ def _check_options(options: DataOptions, parts: Sequence[str] | None) -> None:
     given, folds, share = set(parts or ()), options.folds, options.test_share
     chosen = "test" in given or folds is not None
     rules = {
-        "data.val_share above 0 and below 1: there is always a validation part": (
-            0 < options.val_share < 1
-        ),
-        "data.test_share from 0 (no test part) to below 1": share is None or 0 <= share < 1,
         "no data.test_share where the source or data.folds give the test part": (
             share is None or not chosen
-        ),
-        "data.folds of 2 or more, data.fold from 0 to folds - 1": (
-            folds is None or (folds >= 2 and 0 <= options.fold < folds)
         ),
         "no data.folds where the source has a validation and a test part": (
             folds is None or not {"val", "test"} <= given

@@ -343,9 +343,37 @@ def test_pictures_of_different_size_are_cut_to_the_usual_one():
     assert data.image_size == (224, 224) and "224 pixels" in data.describe()
 
 
-def test_a_bad_size_is_refused(digits: tuple):
-    with pytest.raises(ConfigError, match=r"data\.image_size"):
-        ImageData.from_arrays(*digits, image_size=0)
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        *(("batch_size", value, "1 or more") for value in (0, -1)),
+        ("num_workers", -1, "0 or more"),
+        *(("max_pixels", value, "1 or more") for value in (0, -5)),
+        ("in_memory_mb", -1, "0 or more"),
+        *(("val_share", value, "above 0 and below 1") for value in (0, 1, -0.1, float("nan"))),
+        *(("test_share", value, "from 0 .* to below 1") for value in (-0.1, 1, float("nan"))),
+        *(("folds", value, "2 or more") for value in (1, 0, -3)),
+        ("fold", -1, "0 or more"),
+        ("image_size", 0, "1 or more"),
+        ("split_seed", -1, "0 to 4294967295"),
+    ],
+)
+def test_a_number_out_of_range_is_refused_with_its_key(name: str, value: float, allowed: str):
+    with pytest.raises(ConfigError, match=rf"data\.{name}\b(.|\n)*{allowed}"):
+        DataOptions(**{name: value})
+
+
+def test_the_part_left_out_is_one_of_the_folds():
+    with pytest.raises(ConfigError, match=r"3 is out(.|\n)*data\.fold\b(.|\n)*0 to 2"):
+        DataOptions(folds=3, fold=3)
+    assert DataOptions(folds=3, fold=2, num_workers=0, in_memory_mb=0, test_share=0).fold == 2
+
+
+def test_a_batch_size_of_zero_never_means_the_default(data: ImageData):
+    with pytest.raises(ConfigError, match=r"data\.batch_size"):
+        data.batch_size = 0
+    data.batch_size = 24
+    assert data.batch_size == data.train_dataloader().batch_size == 24
 
 
 def test_what_was_found_is_said(capsys: pytest.CaptureFixture[str], monkeypatch):
