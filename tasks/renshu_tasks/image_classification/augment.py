@@ -2,6 +2,8 @@
 
 Every random number is a function of the sample's own seed (`batch["seed"]`, drawn by the loader)
 and a counter, so the pictures do not depend on batch size, number of ranks, workers or a resume.
+The transforms of torchvision v2 draw their parameters once a call from the global generator: a
+batch given to them gets one rotation for all its pictures. Hence our own.
 All geometry is one affine map and one resampling. Mixup and cutmix are the exception by their
 nature: which picture a sample is mixed with depends on its neighbour in the batch.
 """

@@ -56,6 +56,22 @@ def test_none_changes_nothing() -> None:
     assert torch.equal(augment.augment(images, SEED, LEVELS["none"]), images)
 
 
+@pytest.mark.parametrize("shape", [(12, 12), (10, 16)])
+def test_a_rotation_is_that_of_torchvision(shape: tuple[int, int]) -> None:
+    """Clockwise there, hence the sign; each picture by its own angle."""
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.v2 import functional as peer
+
+    images = torch.rand(6, 3, *shape, generator=torch.Generator().manual_seed(3))
+    found = augment.augment(images, SEED, Level(rotation=40))
+    angles = (augment.uniforms(SEED, 1)[0] * 2 - 1) * 40
+    for image, angle, rotated in zip(images, angles.tolist(), found, strict=True):
+        expected = peer.affine(
+            image, -angle, [0, 0], 1.0, [0.0, 0.0], interpolation=InterpolationMode.BILINEAR
+        )
+        assert abs(angle) > 1 and torch.allclose(rotated, expected, atol=1e-5)
+
+
 def test_flip_mirrors_about_half_of_the_pictures_exactly() -> None:
     images = pictures(1, 1).expand(400, -1, -1, -1)
     out = augment.augment(images, torch.arange(400), Level(flip=True))
