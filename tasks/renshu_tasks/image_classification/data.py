@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 _OWN_SIZE = 256  # pictures that are all equal and no larger keep their size
 _USUAL_SIZE = 224
+_UNEQUAL = 1.5  # largest class by smallest, from which that is worth a line
 _MEASURED = 2000  # training pictures on disk from which mean and deviation are taken
 
 
@@ -54,8 +55,9 @@ def build(options: ImageClassificationOptions) -> ImageData:
     Raises DataError or ConfigError, with the file, row or option at fault.
     """
     data = ImageData(sources.find(options.data), options.data)
-    for line in data.summary():
-        say(line, once=True)
+    for line in [*data.summary(), data.defaults.describe(options, data.num_workers)]:
+        if line:
+            say(line, once=True)
     return data
 
 
@@ -251,10 +253,14 @@ class ImageData(DataModule):
         counts, (height, width) = self.class_counts["train"], self.image_size
         sizes = ", ".join(f"{part} {len(rows)}" for part, rows in self.parts.items())
         few, many = min(counts.values()), max(counts.values())
+        channels = "1 channel" if self.channels == 1 else f"{self.channels} channels"
+        imbalance = (
+            f"imbalance in training: {many / few:.1f} (largest {many}, smallest {few} pictures)"
+        )
         return [
             f"{self.records.where}: {len(self.records)} pictures ({sizes})",
-            f"pictures {height}×{width}, {self.channels} channels; {len(self.classes)} classes",
-            f"imbalance in training: {many / few:.1f} (largest {many}, smallest {few} pictures)",
+            f"pictures {height}×{width}, {channels}; {len(self.classes)} classes",
+            *([imbalance] if many >= _UNEQUAL * few else []),
             *(f"note: {note}" for note in self.notes),
         ]
 
@@ -314,7 +320,7 @@ class ImageData(DataModule):
             if len(values) != self.channels or (name == "std" and min(values) <= 0):
                 above = " above 0" if name == "std" else ""
                 raise ConfigError(
-                    f"{values} does not fit pictures with {self.channels} channels",
+                    f"{values} does not fit the channels of the pictures: {self.channels}",
                     where=f"data.{name}",
                     allowed=f"{self.channels} numbers{above}, or auto",
                 )

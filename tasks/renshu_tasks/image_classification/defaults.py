@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from renshu.errors import ConfigError
 from renshu.messages import say
+
+if TYPE_CHECKING:
+    from renshu_tasks.image_classification.options import ImageClassificationOptions
 
 Family = Literal["small", "large"]
 """Small: pictures up to 64 pixels and the small network. Large: torchvision's networks."""
@@ -36,8 +39,9 @@ class Defaults:
 
     `batch_size` is that of the family asked for, for one device; `num_workers` the most that is
     useful, the cores at hand may allow fewer; `threads` are torch's own on a CPU, None leaves them
-    as they are. `source` is "measured: <command>" or, after "not measured", the publication that
-    the row follows.
+    as they are. `precision` and `compile` are recommendations: the trainer's options decide, so
+    `describe` prints how to follow them and nothing applies them silently. `source` is
+    "measured: <command>" or, after "not measured", the publication that the row follows.
     """
 
     batch_size: int
@@ -48,6 +52,30 @@ class Defaults:
     reason: str
     source: str
     threads: int | None = None
+    device: str = ""
+
+    def describe(self, options: ImageClassificationOptions, workers: int) -> str:
+        """A line with what is used here of these settings, why, and what is recommended besides.
+
+        `workers` are those that load. Settings that an option overrides are left out; the line is
+        empty when nothing remains.
+        """
+        data, training = options.data, options.training
+        used = []
+        if data.batch_size is None:
+            used.append(f"batch {self.batch_size}")
+        if data.num_workers is None and workers:
+            used.append("1 worker" if workers == 1 else f"{workers} workers")
+        if training.channels_last is None and self.channels_last:
+            used.append("channels-last")
+        if training.threads is None and self.threads:
+            used.append("1 thread" if self.threads == 1 else f"{self.threads} threads")
+        said = [f"{', '.join(used)}: {self.reason} ({self.source})"] if used else []
+        if self.precision != "32-true":
+            said.append(f"recommended: --trainer.precision {self.precision}")
+        if self.compile:
+            said.append("recommended in a program of your own: module.model.compile()")
+        return f"defaults for {self.device}: {'; '.join(said)}" if said else ""
 
 
 # device: (batch of small, batch of large), precision, workers, channels-last, compile (large only),
@@ -100,6 +128,7 @@ def resolve(device: Device, family: Family, image_size: int, samples: int) -> De
         compile=compiled and not small,
         reason=reason,
         source=source,
+        device=device.name,
         # A layer on so few pixels is over before a second thread is awake.
         threads=1 if small and device.kind == "cpu" and image_size <= 16 else None,
     )

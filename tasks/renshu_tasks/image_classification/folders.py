@@ -71,7 +71,9 @@ def _pictures(
                 mend="add pictures, or remove the folder",
             )
         if len(pictures) < len(found):
-            notes.append(f"{name}: {len(found) - len(pictures)} files are no pictures, left out")
+            other = len(found) - len(pictures)
+            what = "1 file is no picture" if other == 1 else f"{other} files are no pictures"
+            notes.append(f"{name}: {what}, left out")
         yield from ((name.name, file) for file in pictures)
 
 

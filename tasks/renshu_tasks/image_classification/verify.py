@@ -48,7 +48,8 @@ def examine_all(records: Records, options: DataOptions) -> tuple[Records, list[F
         records = records.keep(good)
         names = ", ".join(str(error.where) for error in bad[:_SHOWN])
         more = f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
-        records.notes.append(f"{len(bad)} pictures cannot be read, left out: {names}{more}")
+        count = "1 picture" if len(bad) == 1 else f"{len(bad)} pictures"
+        records.notes.append(f"{count} cannot be read, left out: {names}{more}")
     return records, facts
 
 

@@ -9,6 +9,11 @@ import pytest
 from renshu import messages
 from renshu.errors import ConfigError
 from renshu_tasks.image_classification.defaults import _TABLE, Device, describe_device, resolve
+from renshu_tasks.image_classification.options import (
+    DataOptions,
+    ImageClassificationOptions,
+    TrainingOptions,
+)
 
 GIB = 2**30
 CPU = Device("cpu", "CPU", 8 * GIB, 2)
@@ -72,6 +77,36 @@ def test_rows_that_were_not_measured_say_so_once(
         resolve(H100, "large", 224, 10**6)
     said = capsys.readouterr().err
     assert said.count("H100") == 2 and said.count("not measured") == 1  # its name and its source
+
+
+def test_a_line_says_which_defaults_are_used_and_why():
+    found = resolve(CPU, "small", 8, 1221)
+    line = found.describe(ImageClassificationOptions(), 0)
+    assert line.startswith("defaults for CPU: batch 64, channels-last, 1 thread: small batches")
+    assert line.endswith(f"({found.source})") and "recommended" not in line
+
+
+def test_what_an_option_decides_is_no_default():
+    options = ImageClassificationOptions(
+        data=DataOptions(batch_size=7, num_workers=3),
+        training=TrainingOptions(channels_last=False, threads=2),
+    )
+    assert resolve(CPU, "small", 8, 1221).describe(options, 3) == ""
+    some = ImageClassificationOptions(data=DataOptions(batch_size=7))
+    assert (
+        resolve(CPU, "large", 224, 1221)
+        .describe(some, 1)
+        .startswith("defaults for CPU: 1 worker, channels-last: ")
+    )
+
+
+def test_precision_and_compilation_are_recommended_with_their_option():
+    t4, a100 = (
+        resolve(device, "large", 224, 10**6).describe(ImageClassificationOptions(), 4)
+        for device in (T4, A100)
+    )
+    assert "recommended: --trainer.precision 16-mixed" in t4 and "compile" not in t4
+    assert "--trainer.precision bf16-mixed" in a100 and "module.model.compile()" in a100
 
 
 def test_an_unknown_kind_of_device_is_refused():
