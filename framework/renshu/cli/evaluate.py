@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from renshu.cli import trained
 
 if TYPE_CHECKING:
     from renshu.cli.main import Session
@@ -13,13 +14,10 @@ if TYPE_CHECKING:
 def run(arguments: Sequence[str], session: Session) -> int:
     """Evaluate, write evaluation/<split>/ and the report anew, print the main figures."""
     more = "Options of the task, such as --data.batch_size 8, replace those of the run."
-    parser = argparse.ArgumentParser("renshu evaluate", description=more, allow_abbrev=False)
+    parser = trained.Arguments("evaluate", more)
     parser.add_argument("--split", choices=("test", "val"), default="test", help="default: test")
-    from renshu.cli import trained
-
-    trained.add_run(parser)
     asked, changes = parser.parse_known_args(arguments)
-    found = trained.find(asked.run, asked.ckpt_path, changes)
+    found = parser.find(asked, changes)
     request, session.run_dir = found.request, found.run_dir
 
     from renshu.checkpoints import read_weights

@@ -38,6 +38,15 @@ class Option:
             return self.hint.__name__
         return str(self.hint).replace("typing.", "").replace("None", "null")
 
+    @property
+    def example(self) -> str | None:
+        """A value as one would give it: the default, if that is a plain one."""
+        value = self.default
+        if value is None or isinstance(value, list | tuple | dict):
+            return None
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        return f"for example --{self.key} {text}"
+
 
 def list_options(task: Task) -> dict[str, Option]:
     """Every plain option of a task and of the Trainer: dotted key → option."""

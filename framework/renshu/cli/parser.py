@@ -59,8 +59,11 @@ class Request:
     allow_changed_data: bool
 
 
-def parse_train(arguments: Sequence[str]) -> Request:
-    """Read the arguments after `renshu train`; raises ConfigError, and SystemExit(0) for --help."""
+def parse_train(arguments: Sequence[str], flags: Sequence[str] = ()) -> Request:
+    """Read the arguments after `renshu train`; raises ConfigError, and SystemExit(0) for --help.
+
+    `flags` are those of another command that were read before; they are offered for mistyped ones.
+    """
     early, rest = _early(list(arguments))
     file = yaml_file.read_mapping(Path(early.config)) if early.config else {}
     task = find_task(_word("task", early, file))
@@ -77,7 +80,7 @@ def parse_train(arguments: Sequence[str]) -> Request:
         where = None
         found = parser.parse_args(rest, namespace=base, env=False)
     except jsonargparse.ArgumentError as error:
-        raise _explain(str(error), options, where) from error
+        raise _explain(str(error), options, where, flags or list(_RUN)) from error
     values = {key: found[key] for key in options}
     sections = {name: found[name].as_dict() for name in (*opts.SECTIONS, "trainer")}
     return Request(
@@ -157,11 +160,14 @@ def _parser(task: Task, options: Mapping[str, opts.Option]) -> jsonargparse.Argu
     return parser
 
 
-def _explain(text: str, options: Mapping[str, opts.Option], file: str | None) -> ConfigError:
+def _explain(
+    text: str, options: Mapping[str, opts.Option], file: str | None, flags: Sequence[str]
+) -> ConfigError:
     """The parser's message in our words: key, type wanted, value given, file."""
     if unknown := re.search(r"unrecognized arguments: --([\w.+-]+)", text):
-        near = opts.near_key(unknown[1], [*options, *_RUN, *_SWITCHES]) or ""
-        return ConfigError(f"unknown option --{unknown[1]}", mend=near.replace("'", "'--", 1))
+        near = opts.near_key(unknown[1], [*flags, *_SWITCHES, *options])
+        mend = near and near.replace("'", "'--", 1)
+        return ConfigError(f"unknown option --{unknown[1]}", mend=mend)
     found = re.search(r'(?:Parser key "|argument --)([\w.]+)', text)
     option = options.get(found[1]) if found else None
     if option is None:
@@ -171,5 +177,5 @@ def _explain(text: str, options: Mapping[str, opts.Option], file: str | None) ->
     return ConfigError(
         f"{option.key}: expected {option.kind}, {got}",
         where=file or f"--{option.key}",
-        mend=option.help or None,
+        mend=option.example,
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from renshu.cli import trained
 
 if TYPE_CHECKING:
     from renshu.cli.main import Session
@@ -12,11 +13,8 @@ if TYPE_CHECKING:
 
 def run(arguments: Sequence[str], session: Session) -> int:
     """Write the report and print its path."""
-    parser = argparse.ArgumentParser("renshu report", description=__doc__, allow_abbrev=False)
-    parser.add_argument("run", metavar="RUN", help="folder of a run, or its name below runs/")
-    asked = parser.parse_args(arguments)
+    asked = trained.Arguments("report", __doc__ or "", weights=False).parse_args(arguments)
 
-    from renshu.cli import trained
     from renshu.report import write_report
 
     print(write_report(trained.run_dir(asked.run)))

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from renshu.cli.parser import Request, parse_train
 from renshu.errors import ConfigError, near
@@ -43,18 +43,27 @@ class Trained:
         return module.to(resolve(trainer["accelerator"], trainer["devices"])[0])
 
 
-def add_run(parser: argparse.ArgumentParser) -> None:
-    """The arguments that say which run and which of its weights."""
-    parser.add_argument("run", metavar="RUN", help="folder of a run, or its name below runs/")
-    weights = "best: the finished model (default); last: the newest checkpoint; or a path"
-    parser.add_argument("--ckpt_path", default="best", help=weights)
+class Arguments(argparse.ArgumentParser):
+    """The flags of a command that works with a trained run; others are options of its task."""
 
+    def __init__(self, command: str, description: str, weights: bool = True) -> None:
+        super().__init__(f"renshu {command}", description=description, allow_abbrev=False)
+        self.add_argument("run", metavar="RUN", help="folder of a run, or its name below runs/")
+        if weights:
+            words = "best: the finished model (default); last: the newest checkpoint; or a path"
+            self.add_argument("--ckpt_path", default="best", help=words)
 
-def find(run: str, ckpt_path: str, changes: Sequence[str] = ()) -> Trained:
-    """The run of that path or name; raises ConfigError with the names there are."""
-    folder = run_dir(run)
-    request = parse_train(["--config", str(folder / "config.yaml"), *changes])
-    return Trained(folder, request, _checkpoint(folder, ckpt_path))
+    def error(self, message: str) -> NoReturn:
+        """Wrong arguments are told like every other wrong input."""
+        usage = " ".join(self.format_usage().removeprefix("usage: ").split())
+        raise ConfigError(message, allowed=usage, mend=f"{self.prog} --help shows more")
+
+    def find(self, asked: argparse.Namespace, changes: Sequence[str]) -> Trained:
+        """The run asked for; raises ConfigError with the names there are."""
+        folder = run_dir(asked.run)
+        own = [flag[2:] for flag in self._option_string_actions if flag.startswith("--")]
+        request = parse_train(["--config", str(folder / "config.yaml"), *changes], own)
+        return Trained(folder, request, _checkpoint(folder, asked.ckpt_path))
 
 
 def run_dir(run: str) -> Path:

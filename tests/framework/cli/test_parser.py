@@ -160,6 +160,9 @@ def test_a_wrong_flag_names_key_and_type(capsys: pytest.CaptureFixture[str]):
     message = fails(capsys, "train", "toy", "--model.width", "wide")
     assert "model.width: expected int, got wide" in message
     assert "where:   --model.width" in message
+    assert "mend:    for example --model.width 8" in message
+    assert "mend" not in fails(capsys, "train", "toy", "--data.size", "wide"), "it has no default"
+    assert "mend" not in fails(capsys, "train", "toy", "--zzzzzz", "3"), "nothing is near"
     assert "model.width: expected int, got no value" in fails(
         capsys, "train", "toy", "--model.width"
     )
