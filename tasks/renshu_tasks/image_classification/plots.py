@@ -220,8 +220,9 @@ def _reliability(
         right = decided == found.labels
     place = np.clip(np.ceil(confidence * BINS).astype(int), 1, BINS) - 1
     counts = np.bincount(place, minlength=BINS)
-    sums = np.bincount(place, confidence, BINS), np.bincount(place, right, BINS)
-    return *(total / np.maximum(counts, 1) for total in sums), counts
+    some = np.maximum(counts, 1)
+    mean, share = (np.bincount(place, each, BINS) / some for each in (confidence, right))
+    return mean, share, counts
 
 
 def _calibration_error(bins: tuple[np.ndarray, np.ndarray, np.ndarray]) -> float:

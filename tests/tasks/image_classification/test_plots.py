@@ -127,3 +127,14 @@ def test_torn_arrays_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be shown") as error:
         sections(run)
     assert error.value.where == str(run / "evaluation" / "test")
+
+
+def test_a_figure_without_interval_is_shown_without_one(tmp_path: Path) -> None:
+    """All right, so no resample differs: the value is there, the ends are not."""
+    labels = torch.arange(200) % 3
+    logits = torch.nn.functional.one_hot(labels, 3) * 9.0
+    run = evaluated(tmp_path, logits, labels, [0.5] * 3)
+    found = [one for section in sections(run) for one in section.headlines]
+    ends = {one.name: (one.value, one.low, one.high) for one in found}
+    assert ends["Test macro F1"] == (1.0, None, None)
+    assert ends["Test accuracy"] == pytest.approx((1.0, 200 / 203.841459, 1.0), abs=1e-6)
