@@ -226,6 +226,11 @@ class Trainer:
         self._open_loggers(plan, resumed=state is not None)
         if state is not None:
             resume.restore_training(plan, state, str(path))
+        if self._run is not None:
+            # Only now: a resume that is refused leaves the run's files as they were.
+            data = plan.datamodule
+            fingerprint = None if data is None else data.fingerprint()
+            write_environment(self._run.path, seed=self.seed, fingerprint=fingerprint)
         if self._saves and not self.options.fast_dev_run:
             self._refuse_unsaveable(plan)
 
@@ -272,8 +277,6 @@ class Trainer:
         if self._run is None:
             return
         data = plan.datamodule
-        fingerprint = None if data is None else data.fingerprint()
-        write_environment(self._run.path, seed=self.seed, fingerprint=fingerprint)
         params = plan.module.hyper_parameters_to_log()
         params |= {} if data is None else data.hyper_parameters_to_log()
         for logger in self.loggers:
