@@ -36,6 +36,8 @@ def test_an_older_figure_keeps_no_verdict_once_its_code_has_changed(
     bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = bench("_table")
+    if not (table.ROOT / "framework").is_dir():
+        pytest.skip("a built wheel's tests stand without the sources that a figure is tied to")
     monkeypatch.setattr(table, "RESULTS", tmp_path)
     file = str(table.ROOT / "benchmarks" / "startup.py")
     assert table.stored(file, "slow", "s", "<= 2").holds is None  # never run
