@@ -25,6 +25,10 @@ def test_every_dtype_comes_back_bit_equal(dtype: torch.dtype) -> None:
     raw = torch.arange(256, dtype=torch.uint8).repeat(dtype.itemsize)
     raw = (raw % 2) if dtype == torch.bool else raw
     tensor = raw.view(dtype)
+    try:
+        tensor.clone()
+    except NotImplementedError:
+        pytest.skip(f"torch {torch.__version__} cannot copy {dtype}")
     for value in (tensor, tensor[3], tensor[:64].reshape(8, 8).t()):
         back = trip({"x": value})["x"]
         assert equal_bits(back, value)
