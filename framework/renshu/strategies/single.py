@@ -28,6 +28,3 @@ class SingleDevice:
     def place(self, module: nn.Module) -> None:
         """Move the module to the device, in place."""
         module.to(self.device)
-
-    def close(self) -> None:
-        """Leave the process group."""
