@@ -18,7 +18,7 @@ test-slow: $(VENV)/dev.stamp
 	$(TEST) -m "slow and not nightly"
 
 nightly: $(VENV)/dev.stamp
-	$(TEST) -m "nightly"
+	OMP_NUM_THREADS=1 $(BIN)/python tools/nightly.py
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

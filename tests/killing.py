@@ -73,6 +73,36 @@ class Noisy(Dataset[Any]):
         return index, torch.arange(4.0) * (int(index) + 1) / self.size + noise * 0.1
 
 
+class Owner:
+    """Draws from a generator of its own, seeded as MONAI's and albumentations' transforms are."""
+
+    def __init__(self, method: str) -> None:
+        self.R = np.random.RandomState(7)
+        # In the class, where renshu looks for it.
+        self.__class__ = type("Own", (Owner,), {method: Owner._seed})
+
+    def _seed(self, seed: int) -> None:
+        self.R = np.random.RandomState(seed)
+
+    def draw(self) -> float:
+        return float(self.R.uniform())
+
+
+class Private(Noisy):
+    """Samples that depend on the five kinds of generators that a data set may own."""
+
+    def __init__(self, size: int = 23):
+        super().__init__(size)
+        self.numpy, self.torch = np.random.default_rng(1), torch.Generator().manual_seed(2)
+        self.python, self.owners = random.Random(3), [Owner("set_random_state")]
+        self.owners.append(Owner("set_random_seed"))
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor]:
+        drawn = self.numpy.uniform() + self.python.uniform(0, 1)
+        drawn += sum(owner.draw() for owner in self.owners)
+        return index, torch.rand(4, generator=self.torch) + drawn + int(index) / self.size
+
+
 class Net(renshu.Module):
     """Two layers with dropout; notes the sample ids it sees and keeps its losses."""
 

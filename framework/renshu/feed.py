@@ -9,38 +9,25 @@ from __future__ import annotations
 
 import copy
 import os
+import signal
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import (
-    ConcatDataset,
-    DataLoader,
-    Dataset,
-    IterableDataset,
-    Subset,
-    TensorDataset,
-    default_collate,
-    get_worker_info,
-)
-from torch.utils.data import _utils as torch_data
+from torch.utils import data
+from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset, _utils
 
-from renshu.errors import CheckpointError, DataError
+from renshu import seeds
+from renshu.errors import CheckpointError, DataError, RunError
 from renshu.messages import say
 from renshu.order import Entry, PlainOrder, SamplerOrder, Tag
-from renshu.seeds import (
-    Isolation,
-    SampleSeeds,
-    derive,
-    mix,
-    private_states,
-    set_private_states,
-)
+from renshu.seeds import Isolation, SampleSeeds, derive, mix
 from renshu.signals import shield_worker
 
 Item = tuple[Any, int | None]
@@ -95,8 +82,27 @@ class Feed:
     def close(self) -> None:
         """End the workers."""
         if self._clone is not None and self._clone._iterator is not None:
-            self._clone._iterator._shutdown_workers()  # type: ignore[attr-defined]
+            with suppress(RuntimeError):  # torch's word about a worker that died, said already
+                self._clone._iterator._shutdown_workers()  # type: ignore[attr-defined]
             self._clone._iterator = None
+
+    def lost_worker(self, error: BaseException) -> RunError | None:
+        """Our error for what torch says, in several ways and anywhere, of a worker that died."""
+        workers = getattr(getattr(self._clone, "_iterator", None), "_workers", ())
+        dead = None
+        # A broken connection comes some moments before the end is known.
+        for _ in range(50 if isinstance(error, (ConnectionError, EOFError)) else 1):
+            with suppress(RuntimeError):  # torch's, from its handler of signals, wherever we are
+                dead = dead or next((worker for worker in workers if worker.exitcode), None)
+                if workers and dead is None:
+                    time.sleep(0.1)
+        if dead is not None and isinstance(error, Exception):
+            return RunError(
+                f"a worker of a loader (process {dead.pid}) {_ending(dead.exitcode)}",
+                mend="SIGKILL is mostly a lack of memory (dmesg tells), SIGBUS a full /dev/shm:"
+                " fewer workers or smaller batches; num_workers=0 shows an error of the data",
+            )
+        return None
 
 
 class MapFeed(Feed):
@@ -118,7 +124,7 @@ class MapFeed(Feed):
         # Of each batch that is drawn and not yet taken: its entry, and whether it is the last.
         self._drawn: deque[tuple[Entry, bool]] = deque()
         wanted = loader.pin_memory and torch.accelerator.is_available()
-        self._ready = torch_data.pin_memory.pin_memory if wanted else _same
+        self._ready = _utils.pin_memory.pin_memory if wanted else _same
 
     def _whole(self) -> int | None:
         return self.order.left(0) if isinstance(self.order, PlainOrder) else super()._whole()
@@ -243,7 +249,7 @@ class IterableFeed(Feed):
         self.owner.load_state_dict(entry["stateful"])
         source = self._open(entry["epoch"])
         self.isolation.state = entry["random"]
-        set_private_states(self.owner, entry["private"])
+        seeds.set_private_states(self.owner, entry["private"])
         return iter(()) if entry["ended"] else source
 
     def _pull(self, source: Iterator[Any]) -> Item | None:
@@ -259,7 +265,7 @@ class IterableFeed(Feed):
             # A short batch shows that a DataLoader's iterator has seen the end of its data set.
             ended = getattr(getattr(source, "_dataset_fetcher", None), "ended", False)
             entry |= {"ended": ended, "stateful": self.owner.state_dict()}
-            entry |= {"random": self.isolation.state, "private": private_states(self.owner)}
+            entry |= {"random": self.isolation.state, "private": seeds.private_states(self.owner)}
         return entry
 
 
@@ -280,17 +286,21 @@ def make_feed(
     return IterableFeed(loader, seed, name, limit=limit)
 
 
+def _ending(code: int) -> str:
+    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+
+
 def _plain_loader(loader: Any) -> bool:
     """Whether a loader is a DataLoader that iterates as DataLoader does."""
     return isinstance(loader, DataLoader) and type(loader).__iter__ is DataLoader.__iter__
 
 
-class _Fetch(Dataset[Any]):
+class _Fetch(data.Dataset[Any]):
     """Tag → (count, batch), with every sample seeded by its position. Runs in workers as well."""
 
     def __init__(self, dataset: Any, collate: Any, seed: int, name: str):
         self.dataset, self.collate, self.seed, self.name = dataset, collate, seed, name
-        self.draws_nothing = _draws_nothing(dataset) and collate is default_collate
+        self.draws_nothing = _draws_nothing(dataset) and collate is data.default_collate
         self.cuts_tensors = type(dataset) is TensorDataset and self.draws_nothing
         self.takes_seeds = callable(getattr(dataset, "read_batch", None))
         self.reads_batches = _reads_batches(dataset)
@@ -318,16 +328,16 @@ class _Fetch(Dataset[Any]):
             self.seeds = SampleSeeds(self.dataset, self.collate)
         seed, dataset, base = self.seeds, self.dataset, derive(self.seed, self.name, tag.epoch)
         positions = range(tag.start, tag.start + tag.stride * len(tag.indices), tag.stride)
-        seeds = [mix(base + position) & _INT64 for position in positions]
+        each = [mix(base + position) & _INT64 for position in positions]
         if tag.single or not (self.takes_seeds or self.reads_batches):
-            samples = seed.read(dataset, tag.indices, seeds)
+            samples = seed.read(dataset, tag.indices, each)
         else:
             seed(mix(base + tag.start) & _INT64)
             if self.takes_seeds:
-                samples = dataset.read_batch(tag.indices, seeds)
+                samples = dataset.read_batch(tag.indices, each)
             else:
                 samples = dataset.__getitems__(tag.indices)
-        if self.collate is not default_collate:
+        if self.collate is not data.default_collate:
             seed(mix(~(base + tag.start)))
         return samples
 
@@ -344,7 +354,7 @@ class _SeededIterable(IterableDataset[Any]):
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def __iter__(self) -> Iterator[Any]:
-        worker = get_worker_info()
+        worker = data.get_worker_info()
         number = 0 if worker is None else worker.id
         SampleSeeds(self.dataset)(derive(self.seed, self.name, int(self.epoch), number))
         return iter(self.dataset)
@@ -401,7 +411,7 @@ def _draws_nothing(dataset: Any) -> bool:
     """Data sets known to read stored values only, so that seeding them is needless."""
     if type(dataset) is Subset:
         return _draws_nothing(dataset.dataset)
-    if type(dataset) is ConcatDataset:
+    if type(dataset) is data.ConcatDataset:
         return all(_draws_nothing(part) for part in dataset.datasets)
     return type(dataset) in (TensorDataset, list, tuple, Tensor)
 

@@ -85,19 +85,9 @@ class Interval:
 
 
 _FIELDS = {"steps": "step", "batches": "batches", "samples": "samples", "epochs": "epochs"}
-_SPELLINGS = {
-    "step": "steps",
-    "batch": "batches",
-    "sample": "samples",
-    "epoch": "epochs",
-    "sec": "s",
-    "second": "s",
-    "seconds": "s",
-    "minute": "min",
-    "minutes": "min",
-    "hour": "h",
-    "hours": "h",
-}
+_SPELLINGS = {"step": "steps", "batch": "batches", "sample": "samples", "epoch": "epochs"}
+_SPELLINGS |= {"sec": "s", "second": "s", "seconds": "s", "minute": "min", "minutes": "min"}
+_SPELLINGS |= {"hour": "h", "hours": "h"}
 
 
 def _unit(word: str) -> str | None:

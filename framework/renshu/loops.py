@@ -11,21 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from renshu import planning
+from renshu import planning, seeds
 from renshu.data import batch_size
 from renshu.errors import ConfigError, NonFiniteError, unknown
 from renshu.intervals import Interval
 from renshu.optim import SchedulerConfig, parameters
 from renshu.plan import Event, Plan, Window
 from renshu.results import BATCH, Results, by_loader, metrics, to_host
-from renshu.seeds import (
-    Isolation,
-    derive,
-    private_states,
-    random_state,
-    set_private_states,
-    set_random_state,
-)
 from renshu.weights import finite_parameters
 
 
@@ -37,7 +29,7 @@ def fit(plan: Plan) -> None:
     plan.events, plan.module._results = list(_plan_events(plan)), plan.results
     if plan.resumed:
         # The generators come last, after whatever drew from them on the way.
-        set_random_state(plan.random)
+        seeds.set_random_state(plan.random)
         # What was due when the run was interrupted and not done yet is done now.
         _events(plan)
     while not finished(plan):
@@ -401,18 +393,18 @@ def _sanity_check(plan: Plan) -> None:
     They leave no trace in generators, metrics and limits.
     """
     trainer, limits = plan.trainer, [feed.limit for feed in plan.val_feeds]
-    isolation = Isolation()
-    isolation.seed(derive(trainer.seed, "sanity"))
+    isolation = seeds.Isolation()
+    isolation.seed(seeds.derive(trainer.seed, "sanity"))
     trainer.sanity_checking = True
     for feed in plan.val_feeds:
         feed.limit = min(plan.sanity_batches, 2**62 if feed.limit is None else feed.limit)
-    generators, private = random_state(), private_states(plan.module)
+    generators, private = seeds.random_state(), seeds.private_states(plan.module)
     with isolation:
         plan.call("on_sanity_check_start")
         evaluate(plan, "validation")
         plan.call("on_sanity_check_end")
-    set_random_state(generators)
-    set_private_states(plan.module, private)
+    seeds.set_random_state(generators)
+    seeds.set_private_states(plan.module, private)
     for feed, limit in zip(plan.val_feeds, limits, strict=True):
         feed.limit = limit
     trainer.forget()
@@ -424,7 +416,8 @@ def evaluate(plan: Plan, stage: str) -> list[dict[str, float]]:
     Outputs are not kept, so memory does not grow with the data. One that a signal cuts short gives
     nothing and leaves no trace in generators and metrics, so that it can be done again.
     """
-    random, fresh = random_state(), [m for _, m in metrics(plan.module) if not m._update_count]
+    random = seeds.random_state()
+    fresh = [metric for _, metric in metrics(plan.module) if not metric._update_count]
     with _evaluating(plan, stage) as results:
         for _ in _outputs(plan, stage, results):
             pass
@@ -435,7 +428,7 @@ def evaluate(plan: Plan, stage: str) -> list[dict[str, float]]:
             plan.call(f"on_{stage}_end")
             results.reset()
             return by_loader(values, len(plan.val_feeds))
-    set_random_state(random)
+    seeds.set_random_state(random)
     for metric in fresh:
         metric.reset()
     return []

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+
+spelling: Callable[[str], str] = str
+"""How options are written in messages: as Python's arguments, or as the command line's flags."""
 
 _said: set[str] = set()
 
@@ -13,5 +17,5 @@ def say(text: str, *, once: bool = False) -> None:
         if text in _said:
             return
         _said.add(text)
-    sys.stderr.write(f"renshu: {text}\n")
+    sys.stderr.write(f"renshu: {spelling(text)}\n")
     sys.stderr.flush()

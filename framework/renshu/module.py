@@ -290,6 +290,10 @@ class Module(DataHooks, nn.Module):
         arguments = {**state.get("hyper_parameters", {}), **kwargs}
         module = cls(**_accepted(cls, arguments, given=kwargs))
         module.on_load_checkpoint(state)
+        weights = (w for w in state["state_dict"].values() if isinstance(w, Tensor))
+        found = {w.dtype for w in weights if w.is_floating_point()}
+        if len(found) == 1:  # a float64 weight must not pass through a float32 parameter
+            module.to(found.pop())
         load_weights(module, state["state_dict"], where=str(checkpoint_path), strict=strict)
         return module.to(map_location) if map_location is not None else module
 

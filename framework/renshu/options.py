@@ -44,7 +44,8 @@ class TrainerOptions:
         devices: how many devices, or "auto".
         strategy: how several devices work together; "auto" is one device.
         num_nodes: machines that take part.
-        precision: 32-true, bf16-mixed, bf16-true, 16-mixed, 64-true or a short name of these.
+        precision: 32-true, bf16-mixed, bf16-true, 16-mixed, 64-true or a short name of these; on
+            the command line also auto, the task's choice for the device.
         max_epochs: stop after so many epochs (1000 when no other limit is given; -1: no limit).
         min_epochs: an early stop waits for so many epochs.
         max_steps: stop after so many optimiser steps; -1: no limit.
@@ -55,7 +56,8 @@ class TrainerOptions:
         limit_val_batches: the same for validation.
         limit_test_batches: the same for testing.
         limit_predict_batches: the same for prediction.
-        overfit_batches: train and validate on the same few batches, unshuffled.
+        overfit_batches: train on the first few batches (or share) only, the same in every epoch,
+            and validate on as many.
         fast_dev_run: one batch (or N) of everything, nothing written.
         val_check_interval: validate after so many batches (int) or each share of an epoch (float).
         check_val_every_n_epoch: validate every so many epochs.

@@ -10,15 +10,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import (
-    BatchSampler,
-    DataLoader,
-    DistributedSampler,
-    RandomSampler,
-    SequentialSampler,
-    SubsetRandomSampler,
-    WeightedRandomSampler,
-)
+from torch.utils import data
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
 
 from renshu.errors import CheckpointError
 from renshu.messages import say
@@ -27,9 +20,9 @@ from renshu.seeds import Isolation, SampleSeeds, derive
 _DRAWN_WHOLE = (
     SequentialSampler,
     RandomSampler,
-    SubsetRandomSampler,
-    WeightedRandomSampler,
-    DistributedSampler,
+    data.SubsetRandomSampler,
+    data.WeightedRandomSampler,
+    data.DistributedSampler,
 )
 """Samplers of torch that depend on generators and the epoch alone: listed at the epoch's start."""
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from renshu.errors import ConfigError, near
+from renshu.errors import ConfigError, unknown
 from renshu.options import PRECISIONS
 
 _DTYPES = {"bf16": torch.bfloat16, "16": torch.float16, "32": torch.float32, "64": torch.float64}
@@ -20,10 +20,7 @@ def precision_name(value: str | int) -> str:
     names = {short: name for name, shorts in PRECISIONS.items() for short in (name, *shorts)}
     text = str(value)
     if text not in names:
-        allowed = ", ".join(PRECISIONS) + "; short: 32, bf16, 16, 64"
-        raise ConfigError(
-            f"there is no precision {text!r}", allowed=allowed, mend=near(text, names)
-        )
+        raise unknown("precision", text, PRECISIONS)
     return names[text]
 
 

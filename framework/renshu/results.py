@@ -240,9 +240,14 @@ def by_loader(values: dict[str, float], loaders: int) -> list[dict[str, float]]:
 def to_host(values: Iterable[Any]) -> list[float]:
     """Numbers and 0-dim tensors → floats, with one transfer for all tensors."""
     items = list(values)
-    tensors = [v.detach().reshape(()) for v in items if isinstance(v, Tensor)]
-    wide = [tensor.to(_wide(tensor.device)) for tensor in tensors]
-    read = iter(torch.stack(wide).tolist() if wide else [])
+    tensors = [
+        v.detach() if v.ndim == 0 else v.detach().reshape(())
+        for v in items
+        if isinstance(v, Tensor)
+    ]
+    if len({tensor.dtype for tensor in tensors}) > 1:
+        tensors = [tensor.to(_wide(tensor.device)) for tensor in tensors]
+    read = iter(torch.stack(tensors).tolist() if tensors else [])
     return [next(read) if isinstance(v, Tensor) else float(v) for v in items]
 
 

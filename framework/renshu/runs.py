@@ -131,20 +131,19 @@ def find_checkpoint(word: str | Path, root: Path, name: str | None, best: str = 
         ConfigError: "last" without a name of a run; "best" with nothing watched.
         CheckpointError: nothing is there, or nothing undamaged.
     """
-    if word == "best":
-        if not best:
-            said = "there is no best checkpoint: no ModelCheckpoint with a monitor has saved one"
-            raise ConfigError(said, where='ckpt_path="best"', allowed='a path, a folder, "last"')
+    if word == "best" and best:
         return Path(best)
-    if word == "last":
+    if word in ("best", "last"):
         if name is None:
             runs = sorted(path.name for path in root.glob("*") if path.is_dir())
             raise ConfigError(
-                'ckpt_path="last" needs to know of which run',
+                f'ckpt_path="{word}" needs to know of which run',
                 allowed=", ".join(runs[-20:]) or f"there is no run in {root} yet",
                 mend='Trainer(run="name"), or the path of a run as ckpt_path',
             )
         found = _newest(root / _checked(name))
+        if word == "best":
+            return _best(found)
         if found is None:
             say(f"run {name!r} has no checkpoint yet: it starts from the beginning")
         return found
@@ -156,6 +155,18 @@ def find_checkpoint(word: str | Path, root: Path, name: str | None, best: str = 
         mend = near(path.name, known)
         raise CheckpointError("there is no checkpoint", where=path, allowed=allowed, mend=mend)
     return found
+
+
+def _best(newest: Path | None) -> Path:
+    """The best checkpoint by what the newest one says of those beside it."""
+    from renshu.checkpoints import read
+
+    states = {} if newest is None else read(newest).get("callbacks", {})
+    names = [s["best"] for s in states.values() if isinstance(s, dict) and s.get("best")]
+    if newest is None or not names:
+        said = "there is no best checkpoint: no ModelCheckpoint with a monitor has saved one"
+        raise ConfigError(said, where='ckpt_path="best"', allowed='a path, a folder, "last"')
+    return newest.parent / names[0]
 
 
 def _newest(run: Path) -> Path | None:

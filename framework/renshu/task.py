@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Any
 
-from renshu.errors import ConfigError, near
+from renshu.errors import ConfigError, unknown
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Task:
     - `module(options, data) -> Module`
     - `module_class`: the class of that module, whose `load_from_checkpoint` brings it back
     - `callbacks(options) -> list[Callback]`
+    - `precision(accelerator) -> str`: what the option `trainer.precision` means by "auto" here
     - `finish(module, data, run_dir) -> None`: what is chosen on the validation part after training
       and stored with the model (temperature, thresholds)
     - `evaluate(module, data, split, run_dir) -> dict`: measure a part and write what was found
@@ -37,6 +38,7 @@ class Task:
     module: str
     module_class: str
     callbacks: str
+    precision: str
     finish: str
     evaluate: str
     predict: str
@@ -58,9 +60,5 @@ def find_task(name: str) -> Task:
     """The installed task of that name; raises ConfigError with the names there are."""
     found = {point.name: point for point in entry_points(group="renshu.tasks")}
     if name not in found:
-        raise ConfigError(
-            f"there is no task {name!r}",
-            allowed=", ".join(sorted(found)) or "none is installed",
-            mend=near(name, found),
-        )
+        raise unknown("task", name, sorted(found))
     return found[name].load()

@@ -6,6 +6,7 @@ import math
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
@@ -84,7 +85,6 @@ class Trainer:
         devices = resolve(options.accelerator, options.devices)
         self.strategy = make_strategy(options.strategy, devices, options.num_nodes)
         self.precision = Precision(options.precision, devices[0])
-        self.seed = run_seed(options.seed)
         self.callbacks: list[Callback] = self._make_callbacks()
         silent = options.barebones or options.fast_dev_run
         self.loggers: list[Logger] = [] if silent else make_loggers(options.logger)
@@ -95,6 +95,11 @@ class Trainer:
         self._run: RunFolder | None = None
         self._saver = Saver()
         self.forget()
+
+    @cached_property
+    def seed(self) -> int:
+        """The run's seed: given, drawn when it is first needed, or that of the run continued."""
+        return run_seed(self.options.seed)
 
     # --- the four entries
 
@@ -150,7 +155,7 @@ class Trainer:
     # --- deciding
 
     def _make_callbacks(self) -> list[Callback]:
-        """The given callbacks and those that are on by default; those that save come last."""
+        """The given callbacks and those that are on by default."""
         from renshu.callbacks import ModelCheckpoint, ModelSummary, ProgressBar
 
         options, found = self.options, as_list(self.options.callbacks)
@@ -168,7 +173,7 @@ class Trainer:
             wanted = not quiet if choice is None else choice
             if wanted and not any(isinstance(callback, kind) for callback in found):
                 found.append(kind())
-        return sorted(found, key=lambda callback: isinstance(callback, ModelCheckpoint))
+        return found
 
     def _begin(self, stage: str, module: Any, loaders: Any, datamodule: Any) -> Plan:
         """Attach module and data, and find who listens to what."""
@@ -177,11 +182,14 @@ class Trainer:
         if not isinstance(module, Module):
             said = f"{VERBS[stage]} got a {type(module).__name__}"
             raise ConfigError(said, allowed="a renshu.Module, with training_step")
-        callbacks = self.callbacks + as_list(module.configure_callbacks())
+        # A module's own replace those of the same kind; those that save come last.
+        own = as_list(module.configure_callbacks())
+        others = [c for c in self.callbacks if type(c) not in set(map(type, own))]
+        self.callbacks = sorted([*others, *own], key=lambda c: hasattr(c, "best_model_path"))
         module.trainer = self
         if datamodule is not None:
             datamodule.trainer = self
-        self._plan = plan = Plan(self, module, datamodule, callbacks, stage)
+        self._plan = plan = Plan(self, module, datamodule, self.callbacks, stage)
         self.interrupted = False
         self.forget()
         return plan
@@ -211,7 +219,8 @@ class Trainer:
         if path is not None:
             say(f"resuming from {path}")
             state = read_state(path)
-            self.seed = state.get("seed", self.seed)
+            if "seed" in state:
+                self.seed = state["seed"]
         self._set_up(plan)
         if state is not None:
             resume.restore_model(plan, state, str(path))
@@ -298,6 +307,9 @@ class Trainer:
         except BaseException as error:
             plan.module.__dict__["_results"] = None
             plan.call("on_exception", error)
+            feeds = [feed for feed in (plan.feed, *plan.val_feeds) if feed is not None]
+            for lost in filter(None, (feed.lost_worker(error) for feed in feeds)):
+                raise lost from error
             raise
         finally:
             self._close(plan, status)
@@ -332,10 +344,8 @@ class Trainer:
             return
         name = f"interrupted-step={plan.progress.step:06d}-batch={plan.progress.batches:06d}"
         path = self.save_checkpoint(self._run.checkpoints / name)
-        say(
-            f"stopped at step {plan.progress.step}; the state is saved in {path}\n"
-            f'        to go on: Trainer(run="{self._run.path.name}", …).fit(…, ckpt_path="last")'
-        )
+        say(f"stopped at step {plan.progress.step}; the state is saved in {path}")
+        say(f'to go on: Trainer(run="{self._run.path.name}") and ckpt_path="last"')
 
     # --- checkpoints
 

@@ -14,7 +14,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 import renshu
-from killing import Noisy, Validated, fit, in_child, lines, note, same
+from killing import Noisy, Private, Validated, fit, in_child, lines, note, same
 from renshu.callbacks import EarlyStopping, ModelCheckpoint
 from renshu.checkpoints import format as checkpoint_format
 from renshu.checkpoints import newest
@@ -35,10 +35,10 @@ def _end(trainer: Any, net: Any) -> Any:
     return net.state_dict(), table, sorted(Path(p).name for p in best.best_k_models)
 
 
-def _run(name: str, workers: int, epochs: int, **more: Any) -> Any:
+def _run(name: str, workers: int, epochs: int, data: type[Noisy] = Noisy, **more: Any) -> Any:
     """The one command: it starts the run, and goes on with it."""
     return fit(
-        lambda: DataLoader(Noisy(40), 4, shuffle=True, num_workers=workers),
+        lambda: DataLoader(data(40), 4, shuffle=True, num_workers=workers),
         Validated,
         lambda: DataLoader(Noisy(9), 4, num_workers=workers),
         run=name, resume="last", max_epochs=epochs, logger=True, log_every_n_steps=1,
@@ -137,8 +137,9 @@ def test_killed_while_saving_the_run_goes_on_from_the_save_before(file: int) -> 
 
 
 # pains/trainer.md row 1: kept fast for every run of the tests
-def test_a_few_kills_in_a_row_change_nothing() -> None:
-    whole = in_child(lambda: _run("whole", 0, 3))
+@pytest.mark.parametrize(("data", "workers"), [(Noisy, 0), (Private, 0), (Private, 2)])
+def test_a_few_kills_in_a_row_change_nothing(data: type[Noisy], workers: int) -> None:
+    whole = in_child(lambda: _run("whole", 0, 3, data))
 
     class KillAt(renshu.Callback):
         def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
@@ -148,5 +149,6 @@ def test_a_few_kills_in_a_row_change_nothing() -> None:
 
     for _ in range(4):
         killer = lambda: [*_callbacks(), KillAt()]  # noqa: E731
-        in_child(lambda: _run("killed", 0, 3, callbacks=killer), killed=True)  # noqa: B023
-    assert same(in_child(lambda: _run("killed", 0, 3)), whole)
+        run = lambda: _run("killed", workers, 3, data, callbacks=killer)  # noqa: B023, E731
+        in_child(run, killed=True)
+    assert same(in_child(lambda: _run("killed", workers, 3, data)), whole)

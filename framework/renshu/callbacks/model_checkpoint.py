@@ -275,6 +275,10 @@ class ModelCheckpoint(Watcher):
         """The monitored value at the last save, 0-dim float64."""
         return None if self._score is None else torch.tensor(self._score, dtype=torch.float64)
 
+    def state_dict(self) -> dict[str, Any]:
+        # For whoever asks for the best one later, in another process.
+        return super().state_dict() | {"best": Path(self.best_model_path).name * bool(self.monitor)}
+
     @property
     def state_key(self) -> str:
         return f"{super().state_key} every {self.every}"

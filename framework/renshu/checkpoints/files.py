@@ -84,7 +84,7 @@ def write_file(
     """Make `folder/name` so that it survives a power cut, and return its SHA-256 and size.
 
     After a failed fsync the system may have dropped the pages and call the next fsync a success
-    (PostgreSQL, 2018): the file is written anew under another name.
+    (PostgreSQL, 2018): the file is deleted and written anew.
 
     Args:
         write: writes the whole file to the path that it is given.
@@ -93,19 +93,18 @@ def write_file(
     Raises:
         OSError, SafetensorError: it cannot be written.
     """
-    draft = folder / f".{name}.{attempts}"
-    write(draft)
-    draft.chmod(folder.stat().st_mode & 0o666)  # safetensors writes for its owner alone
-    with draft.open("r+b") as file:
+    path = folder / name
+    write(path)
+    path.chmod(folder.stat().st_mode & 0o666)  # safetensors writes for its owner alone
+    with path.open("r+b") as file:
         digest, size = hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
         try:
             os.fsync(file.fileno())
         except OSError:
             if attempts == 1:
                 raise
-            draft.unlink()
+            path.unlink()
             return write_file(folder, name, write, attempts - 1)
-    draft.rename(folder / name)
     return {"sha256": digest, "bytes": size}
 
 

@@ -57,7 +57,8 @@ def replacing(path: Path, size: int) -> Iterator[Path]:
         raise _fault(path, getattr(error, "strerror", None) or str(error), size) from error
     finally:
         _active.difference_update((draft.name, aside.name))
-        _clean(path.parent)
+        if draft.exists() or aside.exists():
+            _clean(path.parent)
 
 
 def candidates(folder: Path) -> list[Path]:

@@ -19,7 +19,8 @@ class Saver:
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, "renshu-saver")
-        self._pending: list[Future[Any]] = []
+        self._saves: list[Future[Any]] = []
+        self._discards: list[Future[Any]] = []
 
     def submit(
         self, snapshot: Snapshot, path: str | Path, before_publish: Callable[[], None] | None = None
@@ -29,18 +30,21 @@ class Saver:
         Raises:
             CheckpointError: the save before has failed; the new one is not started.
         """
-        self.wait()
-        self._pending.append(self._pool.submit(write, snapshot, path, before_publish))
+        self._finish(self._saves)
+        self._saves.append(self._pool.submit(write, snapshot, path, before_publish))
 
     def discard(self, path: Path) -> None:
-        """Delete a checkpoint's folder; unlinking waits for the disk too, so not in training."""
-        self._pending.append(self._pool.submit(shutil.rmtree, path, ignore_errors=True))
+        """Delete a folder after the saves before; the next save need not wait for it."""
+        self._discards.append(self._pool.submit(shutil.rmtree, path, ignore_errors=True))
 
     def wait(self) -> None:
         """Return when nothing is in flight; raises the error of a save that has failed."""
-        pending, self._pending = self._pending, []
-        for task in pending:
-            task.result()
+        self._finish(self._saves)
+        self._finish(self._discards)
+
+    def _finish(self, tasks: list[Future[Any]]) -> None:
+        while tasks:
+            tasks.pop().result()
 
     close = wait
     """The same: the saver can be used again."""

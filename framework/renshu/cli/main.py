@@ -7,13 +7,16 @@ Imports nothing heavy, so that help and mistyped commands answer at once. Exit c
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+from renshu import messages
 from renshu.errors import ConfigError, RenshuError, near
+from renshu.options import TrainerOptions
 
 COMMANDS = {
     "train": "train a task's model; on embedded real data when no data is given",
@@ -41,7 +44,7 @@ class Session:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code; never raises and never shows a bare traceback."""
-    session = Session()
+    session, messages.spelling = Session(), as_flags
     try:
         return _dispatch(list(sys.argv[1:] if arguments is None else arguments), session)
     except KeyboardInterrupt:
@@ -56,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except Exception as error:
         return _failed(error, session)
+    finally:
+        messages.spelling = str
 
 
 def _dispatch(arguments: list[str], session: Session) -> int:
@@ -75,6 +80,25 @@ def _dispatch(arguments: list[str], session: Session) -> int:
     return import_module(f"renshu.cli.{name}").run(arguments[1:], session)
 
 
+_FLAGS = {"ckpt_path": "--ckpt_path"} | {
+    n: f"--trainer.{n}" for n in TrainerOptions.__annotations__
+}
+_QUOTES = "\"'"
+_ARGUMENT = re.compile(
+    r"""\bTrainer\((\w+)=([^)]*)\)|(?<![\w./-])(\w+)=("[^"]*"|'[^']*'|[^\s,;:)]+)"""
+)
+
+
+def as_flags(text: str) -> str:
+    """A message with the Trainer's arguments as flags: `Trainer(run="a")` → `--trainer.run a`."""
+
+    def flag(found: re.Match[str]) -> str:
+        name, value = (found[1], found[2]) if found[1] else (found[3], found[4])
+        return f"{_FLAGS[name]} {value.strip(_QUOTES)}" if name in _FLAGS else found[0]
+
+    return _ARGUMENT.sub(flag, text)
+
+
 def _stopped(by: str, code: int, session: Session) -> int:
     print(f"stopped by {by}", file=sys.stderr)
     if session.resume:
@@ -89,7 +113,7 @@ def _failed(error: Exception, session: Session) -> int:
     if os.environ.get("RENSHU_DEBUG") == "1":
         traceback.print_exception(error)
     if isinstance(error, RenshuError):
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {as_flags(str(error))}", file=sys.stderr)
         return error.exit_code
     import tempfile
 

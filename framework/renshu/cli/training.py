@@ -63,9 +63,13 @@ class _Record(Callback):
         if trainer.run_dir is not None and stage == "fit":
             self.session.run_dir = _relative(trainer.run_dir)
 
-    def on_train_start(self, trainer: Any, module: Any) -> None:
+    def on_sanity_check_start(self, trainer: Any, module: Any) -> None:
         if run_dir := self.session.run_dir:
             write_atomically(run_dir / "config.yaml", [yaml_file.dumps(self.request.config)])
+
+    def on_train_start(self, trainer: Any, module: Any) -> None:
+        self.on_sanity_check_start(trainer, module)  # there is none without validation
+        if run_dir := self.session.run_dir:
             self.session.resume = resume_command(run_dir)
 
 
@@ -82,8 +86,11 @@ def train(request: Request, session: Session) -> Result:
     # The name belongs to this run, the seed to what it computes.
     request.config["trainer"] |= {"seed": seed, "run": None}
     callbacks = [*request.task.load("callbacks")(request.options), _Record(request, session)]
+    chosen = {"seed": seed, "callbacks": callbacks}
+    if request.trainer["precision"] == "auto":
+        chosen["precision"] = request.task.load("precision")(request.trainer["accelerator"])
     # Before the data, which may take minutes to read: it refuses what cannot work.
-    trainer = Trainer(**request.trainer | {"seed": seed, "callbacks": callbacks})
+    trainer = Trainer(**request.trainer | chosen)
     data = request.task.load("data")(request.options)
     if old is not None:
         check_same_data(request, data, old)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from renshu.errors import ConfigError
+from renshu.errors import ConfigError, unknown
 from renshu.strategies.single import SingleDevice
 
 __all__ = ["SingleDevice", "make_strategy"]
@@ -19,7 +19,5 @@ def make_strategy(name: str, devices: list[torch.device], num_nodes: int) -> Sin
             allowed="devices=1, num_nodes=1",
         )
     if name not in ("auto", "single_device"):
-        raise ConfigError(
-            f"there is no strategy {name!r}", where="strategy", allowed="auto, single_device"
-        )
+        raise unknown("strategy", name, ("auto", "single_device"))
     return SingleDevice(devices[0])

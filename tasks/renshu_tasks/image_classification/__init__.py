@@ -17,9 +17,10 @@ task = Task(
     module=f"{_HERE}.module:build",
     module_class=f"{_HERE}.module:ImageClassifier",
     callbacks=f"{_HERE}.module:callbacks",
+    precision=f"{_HERE}.defaults:precision",
     finish=f"{_HERE}.module:finish",
     evaluate=f"{_HERE}.module:evaluate",
     predict=f"{_HERE}.predict:predict",
     report=f"{_HERE}.plots:sections",
-    presets={"default": {"trainer.max_epochs": 30}, "demo": {}},
+    presets={"default": {"trainer.max_epochs": 30, "trainer.precision": "auto"}, "demo": {}},
 )

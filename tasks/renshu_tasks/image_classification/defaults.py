@@ -39,8 +39,7 @@ class Defaults:
 
     `batch_size` is that of the family asked for, for one device; `num_workers` the most that is
     useful, the cores at hand may allow fewer; `threads` are torch's own on a CPU, None leaves them
-    as they are. `precision` and `compile` are recommendations: the trainer's options decide, so
-    `describe` prints how to follow them and nothing applies them silently. `source` is
+    as they are. `precision` is what `--trainer.precision auto` takes. `source` is
     "measured: <command>" or, after "not measured", the publication that the row follows.
     """
 
@@ -55,7 +54,7 @@ class Defaults:
     device: str = ""
 
     def describe(self, options: ImageClassificationOptions, workers: int) -> str:
-        """A line with what is used here of these settings, why, and what is recommended besides.
+        """A line with what is used here of these settings, and why.
 
         `workers` are those that load. Settings that an option overrides are left out; the line is
         empty when nothing remains.
@@ -70,12 +69,12 @@ class Defaults:
             used.append("channels-last")
         if training.threads is None and self.threads:
             used.append("1 thread" if self.threads == 1 else f"{self.threads} threads")
-        said = [f"{', '.join(used)}: {self.reason} ({self.source})"] if used else []
-        if self.precision != "32-true":
-            said.append(f"recommended: --trainer.precision {self.precision}")
-        if self.compile:
-            said.append("recommended in a program of your own: module.model.compile()")
-        return f"defaults for {self.device}: {'; '.join(said)}" if said else ""
+        if training.compile is None and self.compile:
+            used.append("torch.compile")
+        settings = ", ".join(used)
+        return (
+            f"defaults for {self.device}: {settings}: {self.reason} ({self.source})" if used else ""
+        )
 
 
 # device: (batch of small, batch of large), precision, workers, channels-last, compile (large only),
@@ -132,6 +131,15 @@ def resolve(device: Device, family: Family, image_size: int, samples: int) -> De
         # A layer on so few pixels is over before a second thread is awake.
         threads=1 if small and device.kind == "cpu" and image_size <= 16 else None,
     )
+
+
+def precision(accelerator: str = "auto") -> str:
+    """The table's precision for the device at hand; what is not plain float32 is said."""
+    device = describe_device(accelerator)
+    found = _TABLE[_key(device)][1]
+    if found != "32-true":
+        say(f"precision for {device.name}: {found}; --trainer.precision chooses another")
+    return found
 
 
 def describe_device(accelerator: str = "auto") -> Device:

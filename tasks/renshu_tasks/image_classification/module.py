@@ -305,7 +305,7 @@ def build(options: ImageClassificationOptions, data: ImageData) -> ImageClassifi
     if threads := training.threads or data.defaults.threads:
         torch.set_num_threads(threads)
     balanced = training.class_weights == "balanced"
-    return ImageClassifier(
+    classifier = ImageClassifier(
         data.classes,
         channels=data.channels,
         image_size=data.image_size,
@@ -316,6 +316,9 @@ def build(options: ImageClassificationOptions, data: ImageData) -> ImageClassifi
         model=options.model,
         training=training,
     )
+    if data.defaults.compile if training.compile is None else training.compile:
+        classifier.model.compile()
+    return classifier
 
 
 class WarmEMA(EMA):

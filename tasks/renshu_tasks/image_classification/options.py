@@ -147,6 +147,7 @@ class TrainingOptions:
             validation part, or a number.
         channels_last: memory format of the pictures; default: from the table for this device.
         threads: processor threads of torch; default: from the table for this device.
+        compile: torch.compile the network; default: from the table for this device.
     """
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -167,6 +168,7 @@ class TrainingOptions:
     threshold: Literal["f1"] | float = "f1"
     channels_last: bool | None = None
     threads: int | None = None
+    compile: bool | None = None
 
     def __post_init__(self) -> None:
         names = ("warmup", "label_smoothing", "ema_decay", "layer_decay")

@@ -84,6 +84,7 @@ task = Task(
     module="renshu_toy_task_parts:module",
     module_class="renshu_toy_task_parts:Line",
     callbacks="renshu_toy_task_parts:callbacks",
+    precision="renshu_toy_task_parts:precision",
     finish="renshu_toy_task_parts:finish",
     evaluate="renshu_toy_task_parts:evaluate",
     predict="renshu_toy_task_parts:predict",
@@ -168,6 +169,10 @@ def module(options, data) -> "Line":
 
 def callbacks(options):
     return []
+
+
+def precision(accelerator):
+    return "bf16-mixed"
 
 
 def finish(module, data, run_dir):

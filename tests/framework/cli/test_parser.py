@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from renshu.cli import yaml_file
-from renshu.cli.main import main
+from renshu.cli.main import as_flags, main
 from renshu.cli.parser import parse_train
 from renshu.errors import ConfigError
 
@@ -188,3 +188,23 @@ def test_a_wrong_default_file_is_refused_before_a_flag_covers_it():
     write("model: {width: wide}")
     with pytest.raises(ConfigError, match=r"model\.width"):
         parse_train(["toy", "--config", "c.yaml", "--model.width", "3"])
+
+
+@pytest.mark.parametrize(
+    ("python", "flags"),
+    [
+        ('Trainer(run="old") and ckpt_path="last"', "--trainer.run old and --ckpt_path last"),
+        (
+            "seed: 3 (drawn; Trainer(seed=3) repeats it)",
+            "seed: 3 (drawn; --trainer.seed 3 repeats it)",
+        ),
+        (
+            'accelerator="auto", or `renshu doctor`',
+            "--trainer.accelerator auto, or `renshu doctor`",
+        ),
+        ("train_loss=0.25 in runs/seed=3 became NaN", "train_loss=0.25 in runs/seed=3 became NaN"),
+        ("--trainer.max_epochs=3 is said already", "--trainer.max_epochs=3 is said already"),
+    ],
+)
+def test_messages_on_the_command_line_name_flags(python: str, flags: str) -> None:
+    assert as_flags(python) == flags

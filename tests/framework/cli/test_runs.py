@@ -293,7 +293,11 @@ def test_a_nan_loss_is_a_failed_run(capsys: pytest.CaptureFixture[str], monkeypa
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
-        ("devices", "2", ("devices=2 cannot be had", "allowed: 1", "mend:    devices=")),
+        (
+            "devices",
+            "2",
+            ("--trainer.devices 2 cannot be had", "allowed: 1", "--trainer.devices auto"),
+        ),
         ("precision", "fp8", ("there is no precision 'fp8'", "bf16-mixed")),
         ("validate_every", "3 stepps", ("'3 stepps' is not an interval", "100 steps")),
     ],

@@ -8,6 +8,7 @@ import pytest
 
 from renshu import messages
 from renshu.errors import ConfigError
+from renshu_tasks.image_classification import defaults
 from renshu_tasks.image_classification.defaults import _TABLE, Device, describe_device, resolve
 from renshu_tasks.image_classification.options import (
     DataOptions,
@@ -83,7 +84,7 @@ def test_a_line_says_which_defaults_are_used_and_why():
     found = resolve(CPU, "small", 8, 1221)
     line = found.describe(ImageClassificationOptions(), 0)
     assert line.startswith("defaults for CPU: batch 64, channels-last, 1 thread: small batches")
-    assert line.endswith(f"({found.source})") and "recommended" not in line
+    assert line.endswith(f"({found.source})")
 
 
 def test_what_an_option_decides_is_no_default():
@@ -100,13 +101,25 @@ def test_what_an_option_decides_is_no_default():
     )
 
 
-def test_precision_and_compilation_are_recommended_with_their_option():
-    t4, a100 = (
-        resolve(device, "large", 224, 10**6).describe(ImageClassificationOptions(), 4)
-        for device in (T4, A100)
-    )
-    assert "recommended: --trainer.precision 16-mixed" in t4 and "compile" not in t4
-    assert "--trainer.precision bf16-mixed" in a100 and "module.model.compile()" in a100
+def test_compilation_is_used_and_named_where_the_table_has_it():
+    options = ImageClassificationOptions()
+    t4, a100 = (resolve(device, "large", 224, 10**6).describe(options, 4) for device in (T4, A100))
+    assert "torch.compile" in a100 and "torch.compile" not in t4
+    assert not resolve(A100, "small", 32, 10**6).compile
+
+
+@pytest.mark.parametrize(
+    ("device", "wanted"), [(A100, "bf16-mixed"), (T4, "16-mixed"), (CPU, "32-true")]
+)
+def test_precision_auto_is_what_the_table_says(
+    device: Device,
+    wanted: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.setattr(defaults, "describe_device", lambda accelerator: device)
+    assert defaults.precision("auto") == wanted
+    assert (f"precision for {device.name}: {wanted}" in capsys.readouterr().err) == (device != CPU)
 
 
 def test_an_unknown_kind_of_device_is_refused():
