@@ -142,9 +142,8 @@ def micros(call: Callable[[int], object], repeats: int = 5, number: int = 2000) 
 
 
 def parts() -> Iterable[_table.Row]:
-    """The two costs by themselves."""
-    isolation = Isolation()
-    isolation.seed(1)
+    """The two costs by themselves, as the loader without workers has them."""
+    isolation = Isolation(keep=False)
 
     def aside(_: int) -> None:
         with isolation:
@@ -152,7 +151,13 @@ def parts() -> Iterable[_table.Row]:
 
     seeds = SampleSeeds(Pictures(1))
     yield _table.Row("saving and restoring the generators, a batch", "µs", renshu=micros(aside))
-    yield _table.Row("seeding the generators, a sample", "µs", renshu=micros(seeds))
+    yield _table.Row("seeding all generators, the first sample of a batch", "µs", micros(seeds))
+    quiet = list(range(BATCH))
+    yield _table.Row(
+        "seeding and looking for draws, a sample of a batch that draws from torch alone",
+        "µs",
+        micros(lambda _: seeds.read(quiet, quiet, quiet), number=500) / BATCH,
+    )
 
 
 def measure(quick: bool) -> Iterable[_table.Row]:

@@ -95,23 +95,29 @@ class SampleSeeds:
         """Samples, each as if every generator had been seeded for it.
 
         Few data sets draw from the generators of Python and numpy, whose seeding costs four fifths
-        of all. So these are seeded for the first sample only, and twins of them tell whether a
-        sample has drawn: then it is read again, with them seeded, as they are from there on.
+        of all. So these are seeded for the first sample only, and twins of them tell whether it,
+        or at the end whether any sample has drawn: then the others are read with them seeded, as
+        they are from there on.
         """
-        found = []
-        for number, (index, seed) in enumerate(zip(indices, seeds, strict=True)):
-            self(seed, everything=self._all or number == 0)
-            if number == 0:
-                self._twins[0].seed(seed)
-                self._twins[1].seed(seed & 0xFFFFFFFF)
-            sample = dataset[index]
-            if not self._all and self._have_drawn():
-                self._all = True
-                if number:
-                    self(seed)
-                    sample = dataset[index]
-            found.append(sample)
+        found = [] if self._all else self._read_quietly(dataset, indices, seeds)
+        for number in range(len(found), len(indices)):
+            self(seeds[number])
+            found.append(dataset[indices[number]])
         return found
+
+    def _read_quietly(self, dataset: Any, indices: Sequence[int], seeds: list[int]) -> list[Any]:
+        """The samples; the first alone if one draws from the generators that are not seeded."""
+        self(seeds[0])
+        self._twins[0].seed(seeds[0])
+        self._twins[1].seed(seeds[0] & 0xFFFFFFFF)
+        found = [dataset[indices[0]]]
+        if not (drawn := self._have_drawn()):
+            for index, seed in zip(indices[1:], seeds[1:], strict=True):
+                self(seed, everything=False)
+                found.append(dataset[index])
+            drawn = self._have_drawn()
+        self._all = drawn
+        return found[:1] if drawn else found
 
     def _have_drawn(self) -> bool:
         python, numpy = self._twins
