@@ -47,7 +47,7 @@ def _renshu(test: list[int], seed: int, folder: Path) -> float:
     trainer = Trainer(
         **request.trainer
         | quiet
-        | {"seed": seed, "enable_checkpointing": False}
+        | {"seed": seed, "enable_checkpointing": False, "precision": "32-true"}
         | {"callbacks": module.callbacks(request.options)}
     )
     classifier = module.build(request.options, data)
