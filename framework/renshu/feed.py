@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset,
 from renshu import seeds
 from renshu.errors import CheckpointError, DataError, RunError
 from renshu.messages import say
-from renshu.order import Entry, PlainOrder, SamplerOrder, Tag
+from renshu.order import Entry, PlainOrder, SamplerOrder, Share, Tag
 from renshu.seeds import Isolation, SampleSeeds, derive, mix
 from renshu.signals import shield_worker
 
@@ -37,11 +37,15 @@ Item = tuple[Any, int | None]
 class Feed:
     """A list of ready batches; the base of the other feeds.
 
-    `last` is True while the epoch's last batch is out. `limit` cuts an epoch short.
+    `last` is True while the epoch's last batch is out. `limit` cuts an epoch short. `total` are the
+    samples of the batches that all processes have out, None where only each knows its own.
     """
 
-    def __init__(self, loader: Any, *, limit: int | None = None):
+    total: int | None = None
+
+    def __init__(self, loader: Any, *, limit: int | None = None, share: Share | None = None):
         self.loader, self.limit, self.last = loader, limit, False
+        self.share = share or Share()
         self._resume: dict[str, Any] = {}
         # The batch that is out, and the one before: a save inside a step has not consumed it yet.
         self._taken: deque[Entry] = deque(maxlen=2)
@@ -55,16 +59,19 @@ class Feed:
 
     def _whole(self) -> int | None:
         try:
-            return len(self.loader)
+            return -(-len(self.loader) // self.share.world)
         except (TypeError, NotImplementedError):
             return None
 
     def epoch(self, epoch: int, samples: int, batches: int) -> Iterator[Item]:
         """What is left of an epoch of which `samples` samples in `batches` batches are consumed."""
-        length = self.length or 0
+        length, (rank, world, _) = self.length or 0, self.share
         for number in range(batches, length):
             self.last = number + 1 == length
-            yield self.loader[number], None
+            mine = number * world + rank
+            # A process without a batch repeats one, so that all take as many steps.
+            padded = mine >= len(self.loader)
+            yield self.loader[-1 if padded else mine], 0 if padded else None
 
     def _begin(self, epoch: int, position: int) -> Entry | None:
         """Start anywhere; after a resume the entry of the batch before this place, if any."""
@@ -110,19 +117,20 @@ class MapFeed(Feed):
 
     def __init__(
         self, loader: DataLoader[Any], seed: int, name: str, *,
-        limit: int | None = None, rank: int = 0, world: int = 1,
+        limit: int | None = None, share: Share | None = None,
     ):  # fmt: skip
-        super().__init__(loader, limit=limit)
+        super().__init__(loader, limit=limit, share=share)
         self.order: PlainOrder | SamplerOrder
         if PlainOrder.fits(loader):
-            self.order = PlainOrder(loader, seed, name, rank, world)
+            self.order = PlainOrder(loader, seed, name, self.share)
         else:
-            self.order = SamplerOrder(loader, seed, name)
+            self.order = SamplerOrder(loader, seed, name, self.share)
+            self.share = self.order.share
         self.fetch = _Fetch(loader.dataset, loader.collate_fn, seed, name)
         self._tags, self._seen = _Tags(), {}
         self._clone = _cloned(loader, self.fetch, batch_sampler=self._tags, collate_fn=_same)
-        # Of each batch that is drawn and not yet taken: its entry, and whether it is the last.
-        self._drawn: deque[tuple[Entry, bool]] = deque()
+        # Of each batch that is drawn and not yet taken: entry, all processes' samples, last or not.
+        self._drawn: deque[tuple[Entry, int | None, bool]] = deque()
         wanted = loader.pin_memory and torch.accelerator.is_available()
         self._ready = _utils.pin_memory.pin_memory if wanted else _same
 
@@ -142,13 +150,13 @@ class MapFeed(Feed):
         drawn = next(tags, None)
         while drawn is not None:
             following = next(tags, None)
-            self._drawn.append((drawn[1], following is None))
+            self._drawn.append((drawn[1], drawn[0].total, following is None))
             yield drawn[0]
             drawn = following
 
     def _take(self) -> None:
         """The loop gets the batch of the oldest tag that is out."""
-        entry, self.last = self._drawn.popleft()
+        entry, self.total, self.last = self._drawn.popleft()
         if entry:
             self._taken.append(entry)
 
@@ -270,13 +278,13 @@ class IterableFeed(Feed):
 
 
 def make_feed(
-    loader: Any, seed: int, name: str, *, limit: int | None = None, rank: int = 0, world: int = 1
+    loader: Any, seed: int, name: str, *, limit: int | None = None, share: Share | None = None
 ) -> Feed:
     """The feed for a loader: a DataLoader, or anything that can be iterated over."""
     if isinstance(loader, (list, tuple)):
-        return Feed(loader, limit=limit)
+        return Feed(loader, limit=limit, share=share)
     if _plain_loader(loader) and not isinstance(loader.dataset, IterableDataset):
-        return MapFeed(loader, seed, name, limit=limit, rank=rank, world=world)
+        return MapFeed(loader, seed, name, limit=limit, share=share)
     if not isinstance(loader, Iterable) or isinstance(loader, (Mapping, str, Iterator)):
         raise DataError(
             f"{type(loader).__name__} is not a loader",
@@ -310,15 +318,14 @@ class _Fetch(data.Dataset[Any]):
         self.seeds: SampleSeeds | None = None
 
     def __call__(self, tag: Tag) -> tuple[int | None, Any]:
+        count = 0 if tag.padded else None if tag.single else len(tag.indices)
         if self.cuts_tensors and not tag.single:
             indices = torch.tensor(tag.indices)
-            return len(indices), [tensor[indices] for tensor in self.dataset.tensors]
+            return count, [tensor[indices] for tensor in self.dataset.tensors]
         samples = (
             [self.dataset[i] for i in tag.indices] if self.draws_nothing else self._seeded(tag)
         )
-        if tag.single:
-            return None, self.collate(samples[0])
-        return len(tag.indices), self.collate(samples)
+        return count, self.collate(samples[0] if tag.single else samples)
 
     # The name that torch's fetcher calls with what the batch sampler gave.
     __getitems__ = __call__

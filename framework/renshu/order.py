@@ -30,6 +30,21 @@ Entry = dict[str, Any]
 """What a resume after a batch needs; of its `epoch`, `position` samples are consumed with it."""
 
 
+class Share(NamedTuple):
+    """Which of a step's samples a process takes: each `world`-th, or a run of them."""
+
+    rank: int = 0
+    world: int = 1
+    strided: bool = True
+
+    def of(self, items: list[Any], size: int) -> tuple[int, int, list[Any]]:
+        """Offset, stride and samples of this process; `size` is the most that one takes."""
+        if self.strided:
+            return self.rank, self.world, items[self.rank :: self.world]
+        start = self.rank * size
+        return start, 1, items[start : start + size]
+
+
 class Tag(NamedTuple):
     """One batch to fetch: which indices, and at which global positions of the epoch they stand."""
 
@@ -38,6 +53,10 @@ class Tag(NamedTuple):
     stride: int
     indices: Sequence[int]
     single: bool
+    total: int | None
+    """Samples of this step in all processes; None where only each knows its own."""
+    padded: bool
+    """The samples belong to another process: this one has none left in this step."""
 
 
 class PlainOrder:
@@ -48,9 +67,9 @@ class PlainOrder:
     takes every world-th of it.
     """
 
-    def __init__(self, loader: DataLoader[Any], seed: int, name: str, rank: int, world: int):
+    def __init__(self, loader: DataLoader[Any], seed: int, name: str, share: Share):
         self.size = len(loader.dataset)  # type: ignore[arg-type]
-        self.seed, self.name, self.rank, self.world = seed, name, rank, world
+        self.seed, self.name, self.share = seed, name, share
         self.batch_size = loader.batch_size or 1
         self.single, self.drop_last = loader.batch_size is None, bool(loader.drop_last)
         self.shuffle = isinstance(loader.sampler, RandomSampler)
@@ -70,7 +89,7 @@ class PlainOrder:
 
     def left(self, position: int) -> int:
         """Batches of an epoch after the first `position` positions."""
-        whole, rest = divmod(self.size - position, self.batch_size * self.world)
+        whole, rest = divmod(self.size - position, self.batch_size * self.share.world)
         return whole + (rest > 0 and not self.drop_last)
 
     def indices(self, epoch: int) -> Tensor:
@@ -82,10 +101,13 @@ class PlainOrder:
 
     def tags(self, epoch: int, position: int, before: Any) -> Iterator[tuple[Tag, Entry]]:
         """The batches after the first `position` positions."""
-        order, wide = self.indices(epoch), self.batch_size * self.world
+        order, wide = self.indices(epoch), self.batch_size * self.share.world
         for start in range(position, position + self.left(position) * wide, wide):
-            part = order[start + self.rank : start + wide : self.world].tolist()
-            yield Tag(epoch, start + self.rank, self.world, part, self.single), {}
+            items = order[start : start + wide].tolist()
+            offset, stride, part = self.share.of(items, self.batch_size)
+            # A process without a sample repeats one, so that all take as many steps.
+            shown, total = part or items[:1], len(items)
+            yield Tag(epoch, start + offset, stride, shown, self.single, total, not part), {}
 
 
 class SamplerOrder:
@@ -97,8 +119,10 @@ class SamplerOrder:
     data is not read), and the checksum of the consumed ones must be the same.
     """
 
-    def __init__(self, loader: DataLoader[Any], seed: int, name: str):
+    def __init__(self, loader: DataLoader[Any], seed: int, name: str, share: Share):
         self.seed, self.name = seed, name
+        own = isinstance(loader.sampler, data.DistributedSampler)  # shares out by itself
+        self.share, self.shared = (Share(), True) if own else (share, False)
         self.single = loader.batch_sampler is None
         self.source: Any = loader.sampler if self.single else loader.batch_sampler
         self.size, self.drop_last, self.gives_batches = 1, False, not self.single
@@ -127,11 +151,10 @@ class SamplerOrder:
             before = None
         source, entry = self._start(epoch, position, before), {}
         while items := self._next(source, wanted := self._wanted(position)):
-            if self.drop_last and len(items) < self.size:
+            if self.drop_last and len(items) < self.size * self.share.world:
                 break
-            indices = items[0] if self.gives_batches else items
-            tag = Tag(epoch, position, 1, indices, self.single)
-            position += len(indices)
+            tag = self._tag(epoch, position, items)
+            position += sum(map(len, items)) if self.gives_batches else len(items)
             entry = {"epoch": epoch, "position": position, "checksum": self.checksum}
             entry |= {"ended": len(items) < wanted, "finished": False}
             if self.stateful is not None:
@@ -140,12 +163,26 @@ class SamplerOrder:
         # Of the last batch, which is still ours: a limit may have ended the epoch as well.
         entry["finished"] = True
 
+    def _tag(self, epoch: int, position: int, items: list[Any]) -> Tag:
+        """This process's part of a step; a sample of another where it has none."""
+        if self.gives_batches:
+            before = items[: self.share.rank]
+            part = items[len(before)] if len(items) > len(before) == self.share.rank else []
+            offset, stride, total = sum(map(len, before)), 1, sum(map(len, items))
+            shown = part or items[0][:1]
+        else:
+            offset, stride, part = self.share.of(items, self.size)
+            shown, total = part or items[:1], len(items)
+        known = None if self.shared else total
+        return Tag(epoch, position + offset, stride, shown, self.single, known, not part)
+
     def _wanted(self, position: int) -> int:
-        """Items of the next batch; no more than there are, since that would end a `stateful`."""
+        """Items of the next step; no more than there are, since that would end a `stateful`."""
+        wanted = self.size * self.share.world
         with suppress(TypeError, NotImplementedError):
             if self.stateful is not None and not self.gives_batches:
-                return min(self.size, max(len(self.source) - position, 1))
-        return self.size
+                return min(wanted, max(len(self.source) - position, 1))
+        return wanted
 
     def _start(self, epoch: int, position: int, before: Entry | None) -> Iterator[Any]:
         """What the source gives in an epoch after its first `position` samples."""

@@ -17,6 +17,7 @@ from renshu.intervals import Interval
 from renshu.module import Module
 from renshu.optim import OptimizerHandle, parameters, read_optimizers
 from renshu.options import WHOLE_NUMBERS, TrainerOptions
+from renshu.order import Share
 from renshu.plan import VERBS, EpochBatches, Plan, overrides
 
 
@@ -96,7 +97,9 @@ def feeds(plan: Plan, given: Any, stage: str, needed: bool = True) -> list[Feed]
 def _feed(plan: Plan, loader: Any, stage: str, name: str) -> Feed:
     """The feed of one loader, with the limit of its stage as a number of batches."""
     options, strategy = plan.options, plan.strategy
-    feed: Any = make_feed(loader, plan.trainer.seed, name, rank=strategy.rank, world=strategy.world)
+    world = strategy.world if options.use_distributed_sampler else 1
+    share = Share(strategy.rank if world > 1 else 0, world, strided=stage == "train")
+    feed: Any = make_feed(loader, plan.trainer.seed, name, share=share)
     overfit = options.overfit_batches if stage in ("train", "validation") else 0
     limit = getattr(options, f"limit_{name.partition('/')[0]}_batches")
     limit = int(options.fast_dev_run) or overfit or limit

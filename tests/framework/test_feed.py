@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from killing import Net, Noisy, Validated, fit, in_child, killed_and_resumed, lines, note
 from renshu.feed import make_feed
+from renshu.order import Share
 
 
 class Starts:
@@ -170,7 +171,7 @@ def test_the_same_order_for_any_number_of_processes() -> None:
     whole = [batch for batch, _, _ in _pairs(make_feed(DataLoader(data, 8, shuffle=True), 1, "t"))]
     for world in (2, 4):
         feeds = [
-            make_feed(DataLoader(data, 8 // world, shuffle=True), 1, "t", rank=rank, world=world)
+            make_feed(DataLoader(data, 8 // world, shuffle=True), 1, "t", share=Share(rank, world))
             for rank in range(world)
         ]
         parts = [[batch for batch, _, _ in _pairs(feed)] for feed in feeds]
