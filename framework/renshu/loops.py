@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -17,7 +17,15 @@ from renshu.errors import ConfigError, NonFiniteError, unknown
 from renshu.intervals import Interval
 from renshu.optim import SchedulerConfig, parameters
 from renshu.plan import Event, Plan, Window
-from renshu.results import BATCH, Results, by_loader, metrics, to_host
+from renshu.results import (
+    BATCH,
+    Results,
+    by_loader,
+    load_metric_states,
+    metric_states,
+    metrics,
+    to_host,
+)
 from renshu.weights import finite_parameters
 
 
@@ -60,7 +68,7 @@ def _epoch(plan: Plan) -> None:
     if plan.closure:
         micro_batch = _with_closure
     before, after = plan.hooks["on_train_batch_start"], plan.hooks["on_train_batch_end"]
-    transfers, results.phase = plan.transfers, BATCH
+    transfers, results.phase, alone = plan.transfers, BATCH, plan.alone
     for batch, count in feed.epoch(progress.epoch, progress.epoch_samples, progress.batch):
         for transfer in transfers:
             batch = transfer(batch, 0)
@@ -69,8 +77,8 @@ def _epoch(plan: Plan) -> None:
         if before and -1 in [hook(batch, index) for hook in before]:
             break
         outputs = micro_batch(plan, batch, index)
-        if count is None:
-            count = _samples(batch)
+        if count is None or not alone:
+            count = _samples(plan, batch, count)
         progress.batch += 1
         progress.batches += 1
         progress.samples += count
@@ -79,7 +87,7 @@ def _epoch(plan: Plan) -> None:
             hook(outputs, batch, index)
         if feed.last:
             break
-        if progress.batches >= plan.wake or plan.halt:
+        if progress.batches >= plan.wake or (plan.halt and alone):
             _events(plan)
             if finished(plan):
                 return
@@ -106,7 +114,14 @@ def _start_epoch(plan: Plan) -> None:
     plan.wake = _wake(plan)
 
 
-def _samples(batch: Any) -> int:
+def _samples(plan: Plan, batch: Any, count: int | None) -> int:
+    """Samples of this step in all processes, where the loader does not say it at once."""
+    if plan.feed.total is not None:
+        return plan.feed.total
+    return int(plan.strategy.sum(_size(batch) if count is None else count))
+
+
+def _size(batch: Any) -> int:
     """Samples of a batch whose loader does not say; 1 where its tensors disagree."""
     try:
         return batch_size(batch)
@@ -123,7 +138,7 @@ def _automatic(plan: Plan, batch: Any, index: int) -> Any:
     window = plan.window
     if window.batches == plan.accumulate or (plan.feed.last and window.batches):
         scaler, precision, stepped = plan.precision.scaler, plan.precision, True
-        if plan.accumulate > 1:
+        if plan.weighs:
             _rescale(plan)
         for optimizer in plan.optimizers:
             plan.prepare(optimizer)
@@ -140,11 +155,15 @@ def _automatic(plan: Plan, batch: Any, index: int) -> Any:
 def _forward_backward(plan: Plan, batch: Any, index: int) -> Any:
     """training_step, zero_grad at the start of a window, backward. Returns the step's output."""
     arguments = (batch, index)[: plan.takes]
+    step = plan.step
+    if not plan.alone:
+        last = plan.window.batches + 1 == plan.accumulate or plan.feed.last
+        plan.strategy.synchronise(last)
     if plan.forward is None:
-        output = plan.module.training_step(*arguments)
+        output = step(*arguments)
     else:
         with plan.forward:
-            output = plan.module.training_step(*arguments)
+            output = step(*arguments)
     if output is None:
         return None
     loss, items = (output, None) if isinstance(output, Tensor) else _read_loss(output)
@@ -154,7 +173,7 @@ def _forward_backward(plan: Plan, batch: Any, index: int) -> Any:
         _zero_gradients(plan, index)
     plan.loss = value = loss.detach()
     plan.watched.append((plan.progress.step, "loss", value))
-    if plan.accumulate > 1:
+    if plan.weighs:
         loss = _weigh(plan, loss, items)
     for hook in plan.hooks["on_before_backward"]:
         hook(loss)
@@ -196,9 +215,11 @@ def _no_graph(plan: Plan, loss: Tensor) -> ConfigError:
 
 
 def _zero_gradients(plan: Plan, index: int) -> None:
-    if plan.plain_gradients is not None:
-        for parameter in plan.plain_gradients:
-            parameter.grad = None
+    if plan.plain_gradients:
+        for optimizer in plan.optimizers:
+            for group in optimizer.param_groups:  # a callback may have added some
+                for parameter in group["params"]:
+                    parameter.grad = None
         return
     for optimizer in plan.optimizers:
         for hook in plan.hooks["on_before_zero_grad"]:
@@ -210,18 +231,22 @@ def _weigh(plan: Plan, loss: Tensor, items: Any) -> Tensor:
     """The loss by its share of the window; exactly loss / k while all batches are of one size.
 
     The share is n_i / (n_1 k) with the first batch's n_1, since the window's sum is not known yet;
-    `_rescale` mends the difference.
+    `_rescale` mends the difference. Of w processes, whose gradients will be averaged, n_1 counts
+    the samples of all, and n_i is w times the process's own.
     """
-    window = plan.window
+    window, world, total = plan.window, plan.strategy.world, plan.feed.total
     if items is None:
-        items = plan.results.count
-        items = _samples(plan.results.batch) if items is None else items
+        count = plan.results.count
+        items = _size(plan.results.batch) if count is None else count
+        total = items if plan.alone else _samples(plan, plan.results.batch, count)
+    else:
+        total = plan.strategy.sum(items)
     if window.batches == 0:
-        window.first, window.items = items, 0
-    window.items = window.items + items
-    if isinstance(items, int) and items == window.first:
+        window.first, window.items = total, 0
+    window.items = window.items + total
+    if isinstance(items, int) and items * world == window.first:
         return loss / plan.accumulate
-    return loss * (items / (window.first * plan.accumulate))
+    return loss * (items * world / (window.first * plan.accumulate))
 
 
 def _rescale(plan: Plan) -> None:
@@ -258,7 +283,7 @@ def _with_closure(plan: Plan, batch: Any, index: int) -> Any:
                 # What the window before left must not be stepped with again.
                 _zero_gradients(plan, index)
             return None
-        if plan.accumulate > 1 and full:
+        if plan.weighs and full:
             _rescale(plan)
         return plan.loss
 
@@ -276,13 +301,30 @@ def _manual(plan: Plan, batch: Any, index: int) -> Any:
     """training_step does everything; a step is counted when any optimiser stepped."""
     plan.stepped = False
     with plan.forward or nullcontext():
-        output = plan.module.training_step(*(batch, index)[: plan.takes])
+        output = plan.step(*(batch, index)[: plan.takes])
     plan.progress.step += plan.stepped
     loss = output.get("loss") if isinstance(output, dict) else output
     if isinstance(loss, Tensor):
         plan.loss = loss.detach()
         plan.watched.append((plan.progress.step, "loss", plan.loss))
     return output
+
+
+def rehearsals(plan: Plan) -> Iterator[Callable[[], Any]]:
+    """The training step of each batch of one more epoch, to be called; logged values are lost."""
+    module, results = plan.module, Results("train", plan.strategy.device)
+    module._results, results.phase = results, BATCH
+    try:
+        for index, (batch, count) in enumerate(plan.feed.epoch(plan.progress.epochs, 0, 0)):
+            for transfer in plan.transfers:
+                batch = transfer(batch, 0)
+            results.batch, results.count = batch, count
+            with plan.forward or nullcontext():
+                yield partial(module.training_step, *(batch, index)[: plan.takes])
+            if plan.signal is not None:
+                return
+    finally:
+        module._results = plan.results
 
 
 # --- events
@@ -304,6 +346,7 @@ def _events(plan: Plan) -> None:
             plan.marks[event.name] = count
             if event.run() == []:  # a validation that a signal cut short stays due
                 plan.marks[event.name] = mark
+    plan.agree()
     plan.wake = _wake(plan)
 
 
@@ -336,7 +379,9 @@ def close_epoch(plan: Plan) -> None:
 
 
 def schedule(plan: Plan, config: SchedulerConfig) -> None:
-    """Step one scheduler."""
+    """Step one scheduler, unless a callback took it away."""
+    if config not in plan.schedulers:
+        return
     metric = None
     if config.reduce_on_plateau:
         metrics = plan.trainer.callback_metrics
@@ -472,12 +517,16 @@ def _outputs(plan: Plan, stage: str, results: Results) -> Iterator[tuple[int, An
             for transfer in plan.transfers:
                 batch = transfer(batch, number)
             results.batch, results.count = batch, count
+            # Another process's samples, only so that all take as many steps: they must not count.
+            kept = metric_states(plan.module) if count == 0 else {}
             for hook in start:
                 hook(batch, index, number)
             with plan.forward or nullcontext():
                 output = step(*(batch, index, number)[:takes])
             for hook in end:
                 hook(output, batch, index, number)
-            yield number, output
+            load_metric_states(plan.module, kept, plan.strategy.device)
+            if count != 0:
+                yield number, output
             if plan.signal is not None:
                 return

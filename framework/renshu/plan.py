@@ -80,14 +80,18 @@ class Plan:
         feed: training batches; None in an evaluation.
         val_feeds: the batches of an evaluation, one feed a loader.
         closure: the optimiser is given a closure: LBFGS, or an own `optimizer_step`.
+        step: what runs `training_step`; of several processes, so that gradients are averaged.
         takes: how many arguments `training_step` takes.
+        weighs: losses are weighted by their share of the step's samples.
         accumulate: micro-batches an optimiser step.
-        plain_gradients: parameters whose gradients are set to None; or None if hooks must run.
+        plain_gradients: gradients are simply set to None; no hook has to run.
         limits: training ends when any of these is due.
         watched: losses and gradient norms since the last look, with the step they belong to.
         marks: event name → how often it was due and done.
         wake: total of batches at which the next event may be due.
         halt: a stop was asked for, by `should_stop` or by a signal.
+        signal: the signal that ends the run; of several processes, when all have heard of it.
+        asked: a signal that came to this process.
     """
 
     trainer: Trainer
@@ -106,10 +110,12 @@ class Plan:
     handles: list[Any] = field(default_factory=list)
     automatic: bool = True
     closure: bool = False
+    step: Callable[..., Any] | None = None
     takes: int = 2
+    weighs: bool = False
     accumulate: int = 1
     clip_by_module: bool = False
-    plain_gradients: list[Tensor] | None = None
+    plain_gradients: bool = False
     own_backward: bool = False
     window: Window = field(default_factory=Window)
     stepped: bool = False
@@ -126,12 +132,14 @@ class Plan:
     loss: Tensor | None = None
     halt: bool = False
     signal: int | None = None
+    asked: int | None = None
     resumed: bool = False
     random: Any = None
 
     def __post_init__(self) -> None:
         trainer = self.trainer
         self.options, self.strategy = trainer.options, trainer.strategy
+        self.alone = self.strategy.world == 1
         self.precision = trainer.precision
         self.forward = self.precision.forward()
         self.results = Results("train", self.strategy.device)
@@ -195,8 +203,18 @@ class Plan:
         self.stepped = True
 
     def clock(self) -> None:
-        """Bring the progress's seconds up to date."""
-        self.progress.seconds = time.monotonic() - self.started
+        """Bring the progress's seconds up to date; of several processes `agree` does."""
+        if self.alone:
+            self.progress.seconds = time.monotonic() - self.started
+
+    def agree(self) -> None:
+        """All processes: the first one's clock, a stop that any asks for, a signal that any got."""
+        if not self.alone:
+            seconds = time.monotonic() - self.started
+            heard = self.strategy.gather((seconds, self.halt, self.asked))
+            self.progress.seconds = heard[0][0]
+            self.signal = next((number for _, _, number in heard if number), None)
+            self.halt = any(halt for _, halt, _ in heard) or self.signal is not None
 
 
 def overrides(item: object, name: str, base: type) -> bool:

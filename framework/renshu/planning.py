@@ -158,6 +158,7 @@ def plan_optimisation(plan: Plan) -> None:
             plan.precision.watch(optimizer)
         if plan.closure or not plan.automatic:
             optimizer.register_step_post_hook(plan.note_step)
+    plan.step = plan.strategy.step(module, module.training_step)
     plan.takes = positional(module.training_step)
     if plan.takes < 1:
         allowed = "training_step(self, batch) or training_step(self, batch, batch_idx)"
@@ -168,6 +169,7 @@ def plan_optimisation(plan: Plan) -> None:
 def _plan_gradients(plan: Plan) -> None:
     module, options = plan.module, plan.options
     plan.accumulate = options.accumulate_grad_batches
+    plan.weighs = plan.accumulate > 1 or not plan.alone
     plan.clip_by_module = overrides(module, "configure_gradient_clipping", Module)
     plan.own_backward = overrides(module, "backward", Module)
     if not plan.automatic and (plan.accumulate > 1 or options.gradient_clip_val):
@@ -176,8 +178,8 @@ def _plan_gradients(plan: Plan) -> None:
         raise ConfigError(said, where=type(module).__name__, mend=mend)
     plain = all(type(o).zero_grad is Optimizer.zero_grad for o in plan.optimizers)
     listened = plan.hooks["on_before_zero_grad"]
-    if plain and not listened and not overrides(module, "optimizer_zero_grad", Module):
-        plan.plain_gradients = [p for o in plan.optimizers for p in parameters(o)]
+    own = overrides(module, "optimizer_zero_grad", Module)
+    plan.plain_gradients = plain and not listened and not own
 
 
 def _check_optimizers(plan: Plan, where: str) -> None:
@@ -206,8 +208,11 @@ def estimated_steps(plan: Plan) -> int | float:
     """Optimiser steps of the whole fit, as far as the limits tell."""
     steps = math.inf if plan.max_steps is None else plan.max_steps
     if plan.max_epochs is not None and plan.feed.length is not None:
-        accumulate = plan.options.accumulate_grad_batches
-        steps = min(steps, math.ceil(plan.feed.length / accumulate) * plan.max_epochs)
+        length, windows = plan.feed.length, lambda _: plan.options.accumulate_grad_batches
+        for callback in plan.callbacks:
+            windows = getattr(callback, "get_accumulate_grad_batches", windows)
+        epochs = range(plan.max_epochs)
+        steps = min(steps, sum(math.ceil(length / windows(epoch)) for epoch in epochs))
     return steps
 
 

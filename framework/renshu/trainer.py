@@ -82,7 +82,8 @@ class Trainer:
             raise ConfigError(f"Trainer has no option {name!r}", mend=near(name, _OPTIONS))
         self.options = options = TrainerOptions(**given)
         planning.check_options(options)
-        devices = resolve(options.accelerator, options.devices)
+        several = options.strategy.startswith("ddp")
+        devices = resolve(options.accelerator, options.devices, several)
         self.strategy = make_strategy(options.strategy, devices, options.num_nodes)
         self.precision = Precision(options.precision, devices[0])
         self.callbacks: list[Callback] = self._make_callbacks()
@@ -454,6 +455,15 @@ class Trainer:
     # --- what is known
 
     @property
+    def accumulate_grad_batches(self) -> int:
+        """Batches an optimiser step; a callback may set it when an epoch starts."""
+        return self._plan.accumulate if self._plan else self.options.accumulate_grad_batches
+
+    @accumulate_grad_batches.setter
+    def accumulate_grad_batches(self, batches: int) -> None:
+        self._require_plan().accumulate = batches
+
+    @property
     def should_stop(self) -> bool:
         """Whether training ends after this batch; set it to True to end it."""
         return self._plan is not None and self._plan.halt
@@ -520,6 +530,7 @@ _KNOWN: dict[str, Callable[[Trainer], Any]] = {
     "max_epochs": lambda t: t._plan.max_epochs if t._plan else t.options.max_epochs,
     "num_training_batches": lambda t: _length(t._plan and t._plan.feed),
     "num_val_batches": lambda t: [_length(f) for f in t._plan.val_feeds] if t._plan else [],
+    "rehearsals": lambda t: loops.rehearsals(t._require_plan()),
     "estimated_stepping_batches": lambda t: planning.estimated_steps(t._require_plan()),
 }
 """Attribute of the Trainer → how it is found. Before the first fit there is None or an empty list.
