@@ -38,7 +38,8 @@ class Feed:
     """A list of ready batches; the base of the other feeds.
 
     `last` is True while the epoch's last batch is out. `limit` cuts an epoch short. `total` are the
-    samples of the batches that all processes have out, None where only each knows its own.
+    samples of the batches that all processes have out, None where only each knows its own. `parts`
+    are the feeds of which it is made: itself, or several.
     """
 
     total: int | None = None
@@ -50,6 +51,12 @@ class Feed:
         # The batch that is out, and the one before: a save inside a step has not consumed it yet.
         self._taken: deque[Entry] = deque(maxlen=2)
         self._clone: DataLoader[Any] | None = None
+        self.parts: list[Feed] = [self]
+
+    def cut(self, limits: list[int | None]) -> None:
+        """Limit the batches an epoch of each part."""
+        for part, limit in zip(self.parts, limits, strict=True):
+            part.limit = limit
 
     @property
     def length(self) -> int | None:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from torch.optim import LBFGS, Optimizer
-from torch.utils.data import DataLoader
 
+from renshu.combined import CombinedFeed, CombinedLoader, is_loader
 from renshu.data import DataModule
 from renshu.errors import ConfigError, unknown
 from renshu.feed import Feed, make_feed
@@ -81,37 +81,40 @@ def feeds(plan: Plan, given: Any, stage: str, needed: bool = True) -> list[Feed]
             mend = f"trainer.{VERBS[stage]}(module, loader), or define {name}"
             raise ConfigError(f"there is no {stage} loader", mend=mend)
         return []
-    # A list may be several loaders, or one list of ready batches.
-    several = isinstance(value, (list, tuple)) and any(
-        isinstance(item, DataLoader) for item in value[:8]
-    )
+    if not is_loader(value):
+        value = CombinedLoader(value, "max_size_cycle" if stage == "train" else "sequential")
     if stage == "train":
-        if several:
-            said = "several training loaders at once are not built yet"
-            raise ConfigError(said, where=name, allowed="one; several for the other stages")
         return [_feed(plan, value, stage, short)]
-    loaders = value if several else [value]
+    apart = isinstance(value, CombinedLoader) and value.mode == "sequential"
+    loaders = value.flattened if apart else [value]
     return [_feed(plan, loader, stage, f"{short}/{i}") for i, loader in enumerate(loaders)]
 
 
 def _feed(plan: Plan, loader: Any, stage: str, name: str) -> Feed:
-    """The feed of one loader, with the limit of its stage as a number of batches."""
+    """The feed of one loader, or of several combined, with the limits of its stage."""
     options, strategy = plan.options, plan.strategy
     world = strategy.world if options.use_distributed_sampler else 1
     share = Share(strategy.rank if world > 1 else 0, world, strided=stage == "train")
-    feed: Any = make_feed(loader, plan.trainer.seed, name, share=share)
+    make = CombinedFeed if isinstance(loader, CombinedLoader) else make_feed
+    feed: Any = make(loader, plan.trainer.seed, name, share=share)
     overfit = options.overfit_batches if stage in ("train", "validation") else 0
     limit = getattr(options, f"limit_{name.partition('/')[0]}_batches")
     limit = int(options.fast_dev_run) or overfit or limit
-    if isinstance(limit, float):
-        if feed.length is None and limit < 1:
-            said = f"a share of batches ({limit}) of a loader of unknown length"
-            raise ConfigError(said, where=name, allowed="a number of batches")
-        limit = None if feed.length is None else int(feed.length * limit)
-    feed.limit = limit
-    if overfit and stage == "train" and hasattr(feed, "order"):
-        feed.order.shuffle = False
+    feed.cut([_batches(part, limit, name) for part in feed.parts])
+    for part in feed.parts if overfit and stage == "train" else ():
+        if hasattr(part, "order"):
+            part.order.shuffle = False
     return feed
+
+
+def _batches(feed: Feed, limit: int | float | None, name: str) -> int | None:
+    """A limit that may be a share of an epoch as a number of batches."""
+    if not isinstance(limit, float):
+        return limit
+    if feed.length is None and limit < 1:
+        said = f"a share of batches ({limit}) of a loader of unknown length"
+        raise ConfigError(said, where=name, allowed="a number of batches")
+    return None if feed.length is None else int(feed.length * limit)
 
 
 # --- the fit
