@@ -10,9 +10,16 @@ from renshu.errors import unknown
 if TYPE_CHECKING:
     from renshu.loggers.csv import CSVLogger as CSVLogger
     from renshu.loggers.logger import Logger as Logger
+    from renshu.loggers.mlflow import MLFlowLogger as MLFlowLogger
     from renshu.loggers.tensorboard import TensorBoardLogger as TensorBoardLogger
+    from renshu.loggers.wandb import WandbLogger as WandbLogger
 
-LOGGERS = {"csv": "CSVLogger", "tensorboard": "TensorBoardLogger"}
+LOGGERS = {
+    "csv": "CSVLogger",
+    "tensorboard": "TensorBoardLogger",
+    "wandb": "WandbLogger",
+    "mlflow": "MLFlowLogger",
+}
 """What the Trainer's option `logger` may name."""
 _MODULES = {"Logger": "logger", **{name: module for module, name in LOGGERS.items()}}
 

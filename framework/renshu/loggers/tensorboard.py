@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from renshu.errors import ConfigError, RunError
 from renshu.loggers.files import set_aside
-from renshu.loggers.logger import Logger
+from renshu.loggers.tracker import Tracker, require
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import SummaryWriter
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 _HPARAMS_TAG = "_hparams_/session_start_info"
 
 
-class TensorBoardLogger(Logger):
+class TensorBoardLogger(Tracker):
     """Writes event files to `tensorboard/` in the run's folder.
 
     A tag gets one value a step, the first. After a resume the newest step of each tag is read from
@@ -33,15 +34,11 @@ class TensorBoardLogger(Logger):
     name = "tensorboard"
 
     def __init__(self, save_dir: str | Path | None = None) -> None:
-        try:
-            import tensorboard  # noqa: F401
-        except ImportError:
-            what, mend = "the package tensorboard is missing", 'pip install "renshu[tensorboard]"'
-            raise ConfigError(what, where="Trainer(logger=)", mend=mend) from None
+        require("tensorboard")
+        super().__init__()
         self.save_dir = save_dir
         self.log_dir: Path | None = None
         self._writer: SummaryWriter | None = None
-        self._marks, self._ended = dict[str, int](), False
 
     @property
     def experiment(self) -> SummaryWriter:
@@ -71,13 +68,27 @@ class TensorBoardLogger(Logger):
             for summary in hparams(shown, {}):
                 self.experiment._get_file_writer().add_summary(summary)
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+    def _send(self, metrics: dict[str, float], step: int) -> None:
         for tag, value in metrics.items():
-            if step > self._marks.get(tag, -1):
-                self._marks[tag] = step
-                self.experiment.add_scalar(tag, value, step)
-        if self._ended:
-            self.save()
+            self.experiment.add_scalar(tag, value, step)
+
+    def _show(self, key: str, images: list[Any], step: int, details: dict[str, Any]) -> None:
+        for number, image in enumerate(images):
+            tag = f"{key}/{number}" if number else key
+            self.experiment.add_image(tag, image, step, dataformats="HWC")
+
+    def log_graph(self, model: Any, input_array: Any = None) -> None:
+        example = (
+            getattr(model, "example_input_array", None) if input_array is None else input_array
+        )
+        if example is None:
+            what, mend = "a graph needs an example input", "log_graph(model, input_array=batch)"
+            raise ConfigError(what, where="TensorBoardLogger", mend=mend)
+        with warnings.catch_warnings():
+            # TensorBoard's graph is made by torch.jit.trace, for which there is no other way.
+            warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
+            warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch")
+            self.experiment.add_graph(model, example)
 
     def save(self) -> None:
         if self._writer is not None:
