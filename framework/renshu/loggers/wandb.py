@@ -70,7 +70,9 @@ class WandbLogger(Tracker):
         self.checkpoint_name = checkpoint_name
         self._policy: Literal["mutable", "immutable"] = add_file_policy
         mode = {"mode": "offline"} if offline else {}
-        self._init = {"project": self.name, "name": name, "resume": "allow", **mode, **kwargs}
+        # By W&B's own default a second fit of the process would go on in the first one's run.
+        fixed = {"resume": "allow", "reinit": "finish_previous"}
+        self._init = {"project": self.name, "name": name, **fixed, **mode, **kwargs}
         self._given, self._run = experiment, experiment
         self._file: WandbFile | None = None
         self._sent: dict[str, int] = {}

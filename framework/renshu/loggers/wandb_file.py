@@ -28,11 +28,7 @@ class WandbFile:
 
         A picture or table is a dict of what W&B notes of it.
         """
-        from wandb.proto import wandb_internal_pb2
-
-        Record: Any = vars(wandb_internal_pb2)["Record"]
-        for data in self._records():
-            record = Record.FromString(data)
+        for record in self.records():
             if record.WhichOneof("record_type") == "history":
                 row: dict[str, Any] = {}
                 for item in record.history.item:
@@ -41,7 +37,11 @@ class WandbFile:
                     row[tag] = {**row.get(tag, {}), ".".join(part): value} if part else value
                 yield {tag: value for tag, value in row.items() if not tag.startswith("_")}
 
-    def _records(self) -> Iterator[bytes]:
+    def records(self) -> Iterator[Any]:
+        """W&B's own records (`wandb_internal.Record`) since the last call."""
+        from wandb.proto import wandb_internal_pb2
+
+        read = vars(wandb_internal_pb2)["Record"].FromString
         with self.path.open("rb") as file:
             file.seek(self._at)
             data, at, record = file.read(), 0, b""
@@ -59,7 +59,7 @@ class WandbFile:
             record = chunk if kind in (_FULL, _FIRST) else record + chunk
             if kind in (_FULL, _LAST):
                 self._at = base + at
-                yield record
+                yield read(record)
 
     def sync(self) -> None:
         """Wait until what W&B has written is on the disk."""
