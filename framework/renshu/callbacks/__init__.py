@@ -6,22 +6,56 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from renshu.callbacks.accumulation import (
+        GradientAccumulationScheduler as GradientAccumulationScheduler,
+    )
     from renshu.callbacks.callback import Callback as Callback
+    from renshu.callbacks.device_stats import DeviceStatsMonitor as DeviceStatsMonitor
     from renshu.callbacks.early_stopping import EarlyStopping as EarlyStopping
     from renshu.callbacks.ema import EMA as EMA
+    from renshu.callbacks.ema import EMAWeightAveraging as EMAWeightAveraging
+    from renshu.callbacks.finetuning import BackboneFinetuning as BackboneFinetuning
+    from renshu.callbacks.finetuning import BaseFinetuning as BaseFinetuning
+    from renshu.callbacks.lambda_function import LambdaCallback as LambdaCallback
     from renshu.callbacks.lr_monitor import LearningRateMonitor as LearningRateMonitor
     from renshu.callbacks.model_checkpoint import ModelCheckpoint as ModelCheckpoint
+    from renshu.callbacks.on_exception import OnExceptionCheckpoint as OnExceptionCheckpoint
+    from renshu.callbacks.prediction_writer import BasePredictionWriter as BasePredictionWriter
     from renshu.callbacks.progress import ProgressBar as ProgressBar
+    from renshu.callbacks.progress import RichProgressBar as RichProgressBar
+    from renshu.callbacks.progress import TQDMProgressBar as TQDMProgressBar
+    from renshu.callbacks.pruning import ModelPruning as ModelPruning
     from renshu.callbacks.summary import ModelSummary as ModelSummary
+    from renshu.callbacks.summary import RichModelSummary as RichModelSummary
+    from renshu.callbacks.swa import StochasticWeightAveraging as StochasticWeightAveraging
+    from renshu.callbacks.throughput import ThroughputMonitor as ThroughputMonitor
+    from renshu.callbacks.timer import Timer as Timer
+    from renshu.callbacks.weight_averaging import WeightAveraging as WeightAveraging
 
 _MODULES = {
+    "BackboneFinetuning": "finetuning",
+    "BaseFinetuning": "finetuning",
+    "BasePredictionWriter": "prediction_writer",
     "Callback": "callback",
+    "DeviceStatsMonitor": "device_stats",
     "EMA": "ema",
+    "EMAWeightAveraging": "ema",
     "EarlyStopping": "early_stopping",
+    "GradientAccumulationScheduler": "accumulation",
+    "LambdaCallback": "lambda_function",
     "LearningRateMonitor": "lr_monitor",
     "ModelCheckpoint": "model_checkpoint",
+    "ModelPruning": "pruning",
     "ModelSummary": "summary",
+    "OnExceptionCheckpoint": "on_exception",
     "ProgressBar": "progress",
+    "RichModelSummary": "summary",
+    "RichProgressBar": "progress",
+    "StochasticWeightAveraging": "swa",
+    "TQDMProgressBar": "progress",
+    "ThroughputMonitor": "throughput",
+    "Timer": "timer",
+    "WeightAveraging": "weight_averaging",
 }
 
 __all__ = [*_MODULES]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -37,6 +37,7 @@ class EMA(Callback):
         update_starting_at_epoch: the same as an epoch; the earlier of both counts.
         use_buffers: average floating-point buffers too, such as batch-norm's statistics. Other
             buffers are always the current ones.
+        device: where the average is kept; None is where the weights are.
     """
 
     decay: float = 0.999
@@ -44,6 +45,7 @@ class EMA(Callback):
     update_starting_at_step: int | None = None
     update_starting_at_epoch: int | None = None
     use_buffers: bool = True
+    device: torch.device | str | int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if not 0 <= self.decay <= 1 or self.update_every_n_steps < 1:
@@ -85,7 +87,10 @@ class EMA(Callback):
 
     def _begin(self, values: Mapping[str, Tensor]) -> None:
         """Start the average with a copy of these values."""
-        copies = {id(w): values[n].detach().to(w, copy=True) for n, w in self._weights.items()}
+        copies = {
+            id(w): values[n].detach().to(self.device or w.device, w.dtype, copy=True)
+            for n, w in self._weights.items()
+        }
         self._average = {name: copies[id(w)] for name, w in self._weights.items()}
         self._pairs = list({id(w): w for w in self._weights.values()}.values()), [*copies.values()]
 
@@ -97,11 +102,20 @@ class EMA(Callback):
         if step <= self._step or not self.should_update(step - 1, trainer.current_epoch):
             return
         self._step = step
+        self._add()
+
+    def _add(self) -> None:
+        """Take the weights into the average."""
         if not self._average:
             self._begin(self._weights)
-        else:
-            weights, averages = self._pairs
-            torch._foreach_lerp_(averages, weights, 1 - self.decay)  # type: ignore
+            return
+        weights, averages = self._pairs
+        if self.device is not None:
+            weights = [weight.to(self.device) for weight in weights]
+        self._blend(averages, weights)
+
+    def _blend(self, averages: list[Tensor], weights: list[Tensor]) -> None:
+        torch._foreach_lerp_(averages, weights, 1 - self.decay)  # type: ignore
 
     # --- using the average
 

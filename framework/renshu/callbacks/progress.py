@@ -184,3 +184,7 @@ def _display(leave: bool) -> _Plain | _Terminal:
     if sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown"):
         return _Terminal(leave)
     return _Plain()
+
+
+RichProgressBar = TQDMProgressBar = ProgressBar
+"""Lightning's names."""

@@ -53,3 +53,7 @@ def summarize(module: nn.Module, max_depth: int = 1) -> str:
 
 def _count(parameters: Iterable[Tensor]) -> int:
     return sum(0 if is_lazy(p) else p.numel() for p in parameters)
+
+
+RichModelSummary = ModelSummary
+"""Lightning's name."""

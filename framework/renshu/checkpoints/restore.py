@@ -45,6 +45,8 @@ def restore_optimizer(
         shape = state.get("shapes", shapes).get(place, "nothing")
         _check(shapes.get(place, "nothing"), shape, f"{path}.{place}")
     plain = copy.deepcopy({k: v for k, v in state.items() if k not in ("class", "shapes")})
+    # Its steps were taken before: a scheduler that is due first must not warn that there was none.
+    optimizer._opt_called = True  # type: ignore[attr-defined]
     if type(optimizer).load_state_dict is not Optimizer.load_state_dict:
         optimizer.load_state_dict(plain)
         return
