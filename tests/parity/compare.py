@@ -10,6 +10,7 @@ import logging
 import math
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import chdir
 from dataclasses import dataclass, field
 from difflib import unified_diff
 from functools import cache
@@ -107,8 +108,8 @@ def assert_same(build: Build) -> None:
 
 
 def train(pl: Any, build: Build, listen: bool) -> Outcome:
-    """Run a case under one package; with `listen`, every hook is recorded."""
-    with warnings.catch_warnings(), TemporaryDirectory() as home:
+    """Run a case in an empty folder under one package; with `listen`, hooks are recorded."""
+    with warnings.catch_warnings(), TemporaryDirectory() as home, chdir(home):
         if pl is lightning:
             warnings.simplefilter("ignore")
         job = build(pl)

@@ -297,6 +297,7 @@ CASES = [
 DEFECTS = {
     "in_on_train_start": "log() in on_train_start raises",
     "outputs_of_the_step": "on_train_batch_end gets the Tensor, not a dict with 'loss'",
+    "learning_rates_by_epoch": "rates are logged at the end of the epoch, not at its start",
     "rates_as_metrics": "LearningRateMonitor leaves callback_metrics alone",
 }
 
