@@ -20,8 +20,10 @@ def count(kind: str) -> int:
     return {"cpu": 1, "cuda": gpus, "mps": int(torch.backends.mps.is_available())}.get(kind, 0)
 
 
-def resolve(accelerator: str, devices: int | str | list[int]) -> list[torch.device]:
-    """The devices that options ask for.
+def resolve(
+    accelerator: str, devices: int | str | list[int], several: bool = False
+) -> list[torch.device]:
+    """The devices that options ask for; with `several`, any number of processes shares the CPU.
 
     Raises:
         ConfigError: the accelerator is unknown or absent, or there are fewer devices. Nothing is
@@ -36,8 +38,12 @@ def resolve(accelerator: str, devices: int | str | list[int]) -> list[torch.devi
             mend='accelerator="auto", or see `renshu doctor`',
         )
     wanted = _wanted(devices, available)
+    if several and kind == "cpu":
+        return [torch.device("cpu")] * len(wanted)
     if max(wanted) >= available or len(wanted) > available:
-        some = f"1 to {available}" if kind == "cuda" else "1 (several processes need a strategy)"
+        some = (
+            f"1 to {available}" if kind == "cuda" else '1 (strategy="ddp" starts several processes)'
+        )
         said = f"devices={devices!r} cannot be had: {kind} has {available}"
         raise ConfigError(said, where="Trainer(devices=…)", allowed=some, mend='devices="auto"')
     return [torch.device(kind, i) if kind == "cuda" else torch.device(kind) for i in wanted]

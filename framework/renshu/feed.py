@@ -12,7 +12,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
 from itertools import islice
@@ -43,6 +43,8 @@ class Feed:
     """
 
     total: int | None = None
+    indices: Sequence[int] | None = None
+    """Numbers of the samples that are out, in their data set; None where they are not known."""
 
     def __init__(self, loader: Any, *, limit: int | None = None, share: Share | None = None):
         self.loader, self.limit, self.last = loader, limit, False
@@ -136,8 +138,8 @@ class MapFeed(Feed):
         self.fetch = _Fetch(loader.dataset, loader.collate_fn, seed, name)
         self._tags, self._seen = _Tags(), {}
         self._clone = _cloned(loader, self.fetch, batch_sampler=self._tags, collate_fn=_same)
-        # Of each batch that is drawn and not yet taken: entry, all processes' samples, last or not.
-        self._drawn: deque[tuple[Entry, int | None, bool]] = deque()
+        # Drawn and not yet taken: entry, indices, samples of all processes, the last or not.
+        self._drawn: deque[tuple[Entry, Sequence[int], int | None, bool]] = deque()
         wanted = loader.pin_memory and torch.accelerator.is_available()
         self._ready = _utils.pin_memory.pin_memory if wanted else _same
 
@@ -157,13 +159,14 @@ class MapFeed(Feed):
         drawn = next(tags, None)
         while drawn is not None:
             following = next(tags, None)
-            self._drawn.append((drawn[1], drawn[0].total, following is None))
-            yield drawn[0]
+            tag, entry = drawn
+            self._drawn.append((entry, tag.indices, tag.total, following is None))
+            yield tag
             drawn = following
 
     def _take(self) -> None:
         """The loop gets the batch of the oldest tag that is out."""
-        entry, self.total, self.last = self._drawn.popleft()
+        entry, self.indices, self.total, self.last = self._drawn.popleft()
         if entry:
             self._taken.append(entry)
 

@@ -525,8 +525,9 @@ def _outputs(plan: Plan, stage: str, results: Results) -> Iterator[tuple[int, An
                 output = step(*(batch, index, number)[:takes])
             for hook in end:
                 hook(output, batch, index, number)
-            load_metric_states(plan.module, kept, plan.strategy.device)
-            if count != 0:
+            if count == 0:
+                load_metric_states(plan.module, kept, plan.strategy.device)
+            else:
                 yield number, output
             if plan.signal is not None:
                 return

@@ -78,8 +78,10 @@ class TrainerOptions:
         reload_dataloaders_every_n_epochs: ask for the loaders again every so many epochs; 0: never.
         run: name of the run's folder; None makes "<date>-<n>".
         default_root_dir: where "runs/" is made; None is the working directory.
-        logger: True is the CSV logger, False none; or the names "csv", "tensorboard", or loggers.
+        logger: True is the CSV logger, False none; or loggers, or their names: "csv",
+            "tensorboard", "wandb", "mlflow".
         callbacks: callbacks to call, in this order.
+        profiler: "simple" shows where the time went, "pytorch" is torch.profiler; or a Profiler.
         enable_checkpointing: save a checkpoint after each epoch unless a ModelCheckpoint says more.
         enable_progress_bar: show the live line.
         enable_model_summary: print the parts of the model before training.
@@ -124,6 +126,7 @@ class TrainerOptions:
     default_root_dir: str | None = None
     logger: Any = None
     callbacks: Any = None
+    profiler: Any = None
     enable_checkpointing: bool | None = None
     enable_progress_bar: bool | None = None
     enable_model_summary: bool | None = None

@@ -79,6 +79,7 @@ class Plan:
         forward: context of every step, or None.
         feed: training batches; None in an evaluation.
         val_feeds: the batches of an evaluation, one feed a loader.
+        given: stage → the loaders that the user gave directly, if any.
         closure: the optimiser is given a closure: LBFGS, or an own `optimizer_step`.
         step: what runs `training_step`; of several processes, so that gradients are averaged.
         takes: how many arguments `training_step` takes.
@@ -103,6 +104,7 @@ class Plan:
 
     feed: Any = None
     val_feeds: list[Feed] = field(default_factory=list)
+    given: dict[str, Any] = field(default_factory=dict)
     sanity_batches: int = 0
 
     optimizers: list[Optimizer] = field(default_factory=list)
@@ -110,7 +112,7 @@ class Plan:
     handles: list[Any] = field(default_factory=list)
     automatic: bool = True
     closure: bool = False
-    step: Callable[..., Any] | None = None
+    step: Any = None
     takes: int = 2
     weighs: bool = False
     accumulate: int = 1

@@ -73,6 +73,7 @@ def feeds(plan: Plan, given: Any, stage: str, needed: bool = True) -> list[Feed]
     short = "val" if stage == "validation" else stage
     name = f"{short}_dataloader"
     value = None if isinstance(given, DataModule) else given
+    plan.given.setdefault(stage, value)
     for owner, base in ((plan.datamodule, DataModule), (plan.module, Module)):
         if value is None and overrides(owner, name, base):
             value = getattr(owner, name)()

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from renshu.data import batch_size as leading_dimension
 from renshu.data import move
-from renshu.errors import ConfigError, unknown
+from renshu.errors import ConfigError, RunError, unknown
+
+if TYPE_CHECKING:
+    from renshu.strategies import SingleDevice
 
 BATCH = "batch"
 """Phase of the steps and the hooks around a batch; other phases are "epoch" and None."""
@@ -118,12 +122,15 @@ class Results:
         if not isinstance(value, Tensor):
             value = torch.tensor(value, dtype=self.dtype, device=self.device)
         value = value.reshape(())
+        padded = self.phase == BATCH and self.count == 0
         if entry.reduce == "mean":
-            weight = self.weight() if batch_size is None else batch_size
+            weight = 0 if padded else self.weight() if batch_size is None else batch_size
             if entry.total is None:
                 entry.total = torch.zeros((), dtype=self.dtype, device=self.device)
             entry.total.add_(value, alpha=weight)
             entry.weight += weight
+        elif padded:
+            return
         elif entry.total is None:
             entry.total = value.to(self.dtype, copy=True)
         else:
@@ -134,6 +141,33 @@ class Results:
         if self.phase == "epoch":
             return 1
         return leading_dimension(self.batch) if self.count is None else self.count
+
+    def synchronise(self, strategy: SingleDevice) -> None:
+        """Bring together what all processes logged; all of them call it at an epoch's end.
+
+        Raises:
+            RunError: they logged different names.
+        """
+        if strategy.world == 1:
+            return
+        mine = {e.name: e for e in self.entries.values() if e.on_epoch and e.metric is None}
+        sums = to_host([0.0 if e.total is None else e.total for e in mine.values()])
+        told = [
+            (None if e.total is None else s, e.weight)
+            for e, s in zip(mine.values(), sums, strict=True)
+        ]
+        everyone = [dict(rows) for rows in strategy.gather(list(zip(mine, told, strict=True)))]
+        for rank, rows in enumerate(everyone):
+            if other := sorted(rows.keys() ^ everyone[0].keys()):
+                said = f"process {rank} and process 0 logged different values: {', '.join(other)}"
+                raise RunError(said, mend="call log() in all processes, not below is_global_zero")
+        for name, entry in mine.items():
+            rows = [found[name] for found in everyone]
+            values = [total for total, _ in rows if total is not None]
+            entry.weight = sum(weight for _, weight in rows)
+            if values:
+                reduced = {"min": min, "max": max}.get(entry.reduce, math.fsum)(values)
+                entry.total = torch.tensor(reduced, dtype=self.dtype, device=self.device)
 
     # --- reading: each returns device tensors; the caller decides when to sync
 

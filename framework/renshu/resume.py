@@ -17,7 +17,7 @@ from renshu.optim import parameters
 from renshu.plan import Plan, Window
 from renshu.results import Entry, load_metric_states, metric_states
 from renshu.runs import run_of
-from renshu.seeds import private_states, random_state, set_private_states
+from renshu.seeds import derive, private_states, random_state, seed_globals, set_private_states
 from renshu.weights import load_weights
 
 
@@ -48,8 +48,7 @@ def capture(plan: Plan, weights_only: bool = False) -> dict[str, Any]:
             window=vars(plan.window).copy(),
             gradients=_gradients(plan),
             feed={} if plan.feed is None else plan.feed.state_dict(),
-            random=random_state(),
-            generators=[private_states(owner) for owner in (module, *plan.callbacks)],
+            random=plan.strategy.gather(_generators(plan)),
             results=plan.results.state_dict(),
             logged_metrics=_logged_metrics(plan),
             epoch_metrics=dict(plan.trainer.epoch_metrics),
@@ -115,9 +114,20 @@ def restore_training(plan: Plan, state: dict[str, Any], where: str) -> None:
     _restore_logged_metrics(plan, state["logged_metrics"])
     plan.trainer.epoch_metrics.update(state["epoch_metrics"])
     load_metric_states(plan.module, state["metrics"], plan.strategy.device)
-    for owner, saved in zip((plan.module, *plan.callbacks), state["generators"], strict=False):
+    rank, states = plan.strategy.rank, state["random"]
+    if len(states) != plan.strategy.world:
+        said = f"saved by {len(states)} processes, continued by {plan.strategy.world}"
+        say(f"{said}: what draws outside of the data, such as dropout, will not repeat")
+        seed_globals(derive(plan.trainer.seed, "process", rank, plan.progress.step))
+    random, private = states[rank] if len(states) == plan.strategy.world else (random_state(), [])
+    for owner, saved in zip((plan.module, *plan.callbacks), private, strict=False):
         set_private_states(owner, saved)
-    plan.resumed, plan.random = True, state["random"]
+    plan.resumed, plan.random = True, random
+
+
+def _generators(plan: Plan) -> tuple[dict[str, Any], list[Any]]:
+    """States of this process's generators: the global ones, and those of module and callbacks."""
+    return random_state(), [private_states(owner) for owner in (plan.module, *plan.callbacks)]
 
 
 def _pairs(what: str, now: list[Any], saved: list[Any], where: str) -> Iterator[tuple[Any, Any]]:

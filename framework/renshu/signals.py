@@ -34,14 +34,16 @@ class Signals:
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.plan.signal is not None:
+        if self.plan.asked is not None:
             self.__exit__()
             self._before.clear()
             if number == signal.SIGINT:
                 raise KeyboardInterrupt
             signal.raise_signal(number)
             return
-        self.plan.signal, self.plan.halt = number, True
+        self.plan.asked = number
+        if self.plan.alone:  # several processes stop when all have heard of it
+            self.plan.signal, self.plan.halt = number, True
         say(f"{signal.Signals(number).name}: stopping after this batch; once more ends at once")
 
 

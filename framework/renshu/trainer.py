@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
@@ -28,6 +29,7 @@ from renshu.module import Module
 from renshu.options import TrainerOptions
 from renshu.plan import VERBS, Plan, overrides
 from renshu.precision import Precision
+from renshu.profiling import make_profiler
 from renshu.report.environment import write_environment
 from renshu.results import Results, to_host
 from renshu.runs import RunFolder, find_checkpoint, open_run, run_of, runs_root
@@ -59,7 +61,7 @@ def _evaluation(stage: str):  # no return type: type checkers then see the metho
         datamodule: DataModule | None = None,
     ) -> list[dict[str, float]]:
         plan = self._plan_evaluation(stage, model, dataloaders, ckpt_path, datamodule)
-        with self._running(plan), Signals(plan):
+        with self._running(plan), Signals(plan), self.profiler.watching(plan):
             values = loops.evaluate(plan, stage)
         for number, found in enumerate(values if verbose else ()):
             text = " ".join(f"{key}={value:.6g}" for key, value in found.items())
@@ -87,8 +89,9 @@ class Trainer:
         self.strategy = make_strategy(options.strategy, devices, options.num_nodes)
         self.precision = Precision(options.precision, devices[0])
         self.callbacks: list[Callback] = self._make_callbacks()
-        silent = options.barebones or options.fast_dev_run
+        silent = options.barebones or options.fast_dev_run or not self.strategy.is_global_zero
         self.loggers: list[Logger] = [] if silent else make_loggers(options.logger)
+        self.profiler = make_profiler(options.profiler)
         self.logged_metrics: dict[str, float] = {}
         self.interrupted = False
         self.state_stage: str | None = None
@@ -100,7 +103,7 @@ class Trainer:
     @cached_property
     def seed(self) -> int:
         """The run's seed: given, drawn when it is first needed, or that of the run continued."""
-        return run_seed(self.options.seed)
+        return self.strategy.gather(run_seed(self.options.seed))[0]
 
     # --- the four entries
 
@@ -125,7 +128,8 @@ class Trainer:
         plan = self._begin("train", model, train_dataloaders, datamodule)
         with self._running(plan):
             self._plan_fit(plan, train_dataloaders, val_dataloaders, ckpt_path)
-            with Signals(plan), torch.autograd.set_detect_anomaly(self.options.detect_anomaly):
+            anomalies = torch.autograd.set_detect_anomaly(self.options.detect_anomaly)
+            with Signals(plan), anomalies, self.profiler.watching(plan):
                 loops.fit(plan)
                 loops.refuse_non_finite(plan)
             if plan.signal is None:
@@ -147,10 +151,14 @@ class Trainer:
         """Outputs of predict_step in order: a list of batches, or one such list a loader."""
         plan = self._plan_evaluation("predict", model, dataloaders, ckpt_path, datamodule)
         outputs: list[list[Any]] = [[] for _ in plan.val_feeds]
-        with self._running(plan), Signals(plan):
+        with self._running(plan), Signals(plan), self.profiler.watching(plan):
             for number, output in loops.predict(plan):
                 if return_predictions:
                     outputs[number].append(output)
+        if self.strategy.world > 1 and return_predictions:
+            outputs = [
+                _in_turns(parts) for parts in zip(*self.strategy.gather(outputs), strict=True)
+            ]
         return outputs[0] if len(outputs) == 1 else outputs
 
     # --- deciding
@@ -198,8 +206,9 @@ class Trainer:
     def _set_up(self, plan: Plan) -> None:
         """prepare_data and setup of data module, callbacks and module, in Lightning's order."""
         for owner in (plan.datamodule, plan.module):
-            if owner is not None:
+            if owner is not None and self.strategy.is_global_zero:
                 owner.prepare_data()
+        self.strategy.gather(None)  # nobody reads before it is done
         self._tell_all(plan, "setup")
         plan.module.configure_model()
 
@@ -236,7 +245,7 @@ class Trainer:
         self._open_loggers(plan, resumed=state is not None)
         if state is not None:
             resume.restore_training(plan, state, str(path))
-        if self._run is not None:
+        if self._run is not None and self.is_global_zero:
             # Only now: a resume that is refused leaves the run's files as they were.
             data = plan.datamodule
             fingerprint = None if data is None else data.fingerprint()
@@ -269,19 +278,23 @@ class Trainer:
         if ckpt_path is None:
             return None
         best = getattr(self.checkpoint_callback, "best_model_path", "")
-        return find_checkpoint(ckpt_path, runs_root(self.options.default_root_dir), run, best)
+        root, found = runs_root(self.options.default_root_dir), None
+        if self.strategy.is_global_zero:
+            found = find_checkpoint(ckpt_path, root, run, best)
+        return self.strategy.gather(found)[0]
 
     def _open_run(self, path: Path | None, resume: bool) -> None:
         """Lock the run's folder: the one of the checkpoint at `path` unless another is named."""
         options = self.options
-        if options.fast_dev_run or not (self._saves or self.loggers):
+        if options.fast_dev_run or not any(self.strategy.gather(self._saves or bool(self.loggers))):
             return
         home = None if path is None or options.run is not None else run_of(path)
-        if home is None:
-            self._run = open_run(runs_root(options.default_root_dir), options.run, resume=resume)
-        else:
-            self._run = RunFolder(home)
+        if self.strategy.is_global_zero:
+            root = runs_root(options.default_root_dir)
+            self._run = RunFolder(home) if home else open_run(root, options.run, resume=resume)
             self._run.lock()
+        self._run = self._run or RunFolder(Path())
+        self._run.path = self.strategy.gather(self._run.path)[0]
 
     def _open_loggers(self, plan: Plan, resumed: bool) -> None:
         if self._run is None:
@@ -304,6 +317,7 @@ class Trainer:
         try:
             with algorithms(options.deterministic, options.benchmark):
                 yield
+            plan.agree()
             status = "success" if plan.signal is None else "interrupted"
         except BaseException as error:
             plan.module.__dict__["_results"] = None
@@ -361,6 +375,8 @@ class Trainer:
         plan, path = self._require_plan(), Path(filepath)
         loops.refuse_non_finite(plan, weights=True)
         state = resume.capture(plan, weights_only)
+        if not self.strategy.is_global_zero:
+            return path
         state = {"model": state.pop("state_dict"), **state}
         counts = ("step", "batches", "samples", "epoch")
         taken = snapshot(state, **{name: getattr(plan.progress, name) for name in counts})
@@ -408,6 +424,7 @@ class Trainer:
 
     def take_epoch_values(self, results: Results) -> dict[str, float]:
         """Reduce an epoch's values, keep them for callbacks and send them to the loggers."""
+        results.synchronise(self.strategy)
         found = results.epoch_values()
         read = dict(zip(found, to_host(value for _, value in found.values()), strict=True))
         for name, (entry, value) in found.items():
@@ -461,7 +478,8 @@ class Trainer:
 
     @accumulate_grad_batches.setter
     def accumulate_grad_batches(self, batches: int) -> None:
-        self._require_plan().accumulate = batches
+        plan = self._require_plan()
+        plan.accumulate, plan.weighs = batches, batches > 1 or not plan.alone
 
     @property
     def should_stop(self) -> bool:
@@ -501,6 +519,16 @@ class Trainer:
         raise AttributeError(f"Trainer has no attribute {name!r}" + (f"; {hint}" if hint else ""))
 
 
+def _in_turns(parts: tuple[list[Any], ...]) -> list[Any]:
+    """The processes' batches in the order of the data: of each step the first one's first."""
+    return [
+        batch
+        for step in zip_longest(*parts, fillvalue=parts)
+        for batch in step
+        if batch is not parts
+    ]
+
+
 def _length(feed: Any) -> int | float:
     return math.inf if feed is None or feed.length is None else feed.length
 
@@ -530,6 +558,7 @@ _KNOWN: dict[str, Callable[[Trainer], Any]] = {
     "max_epochs": lambda t: t._plan.max_epochs if t._plan else t.options.max_epochs,
     "num_training_batches": lambda t: _length(t._plan and t._plan.feed),
     "num_val_batches": lambda t: [_length(f) for f in t._plan.val_feeds] if t._plan else [],
+    "evaluation_feeds": lambda t: t._plan.val_feeds if t._plan else [],
     "rehearsals": lambda t: loops.rehearsals(t._require_plan()),
     "estimated_stepping_batches": lambda t: planning.estimated_steps(t._require_plan()),
 }

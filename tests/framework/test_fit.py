@@ -298,7 +298,7 @@ def test_clipping_equals_torchs(algorithm: str) -> None:
         ({"precision": "bf32"}, "there is no precision"),
         ({"accelerator": "gpu"}, "has none"),
         ({"devices": 2}, "devices=2 cannot be had"),
-        ({"strategy": "ddp"}, "there is no strategy"),
+        ({"strategy": "dpp"}, "there is no strategy"),
         ({"limit_train_batches": 1.5}, "limit_train_batches=1.5"),
         ({"validate_every": "10 steeps"}, "is not an interval"),
         ({"max_time": "3 hours"}, "DD:HH:MM:SS"),

@@ -231,7 +231,8 @@ def test_a_fit_in_another_thread_works() -> None:
 def test_the_handler_sets_a_flag_and_nothing_else() -> None:
     class Plan:
         signal: int | None = None
-        halt = False
+        asked: int | None = None
+        halt, alone = False, True
 
     plan = Plan()
     with Signals(plan):  # type: ignore[arg-type]

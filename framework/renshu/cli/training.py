@@ -16,7 +16,7 @@ from renshu.loggers.files import write_atomically
 from renshu.messages import say
 from renshu.report import environment
 from renshu.runs import run_of, runs_root
-from renshu.seeds import run_seed, seed_everything
+from renshu.seeds import seed_everything
 from renshu.trainer import Trainer
 
 
@@ -80,17 +80,17 @@ def train(request: Request, session: Session) -> Result:
     """
     old = _old_run(request)
     seed = request.trainer["seed"]
-    if seed is None:
-        seed = run_seed(environment.read_environment(old).get("seed") if old else None)
-    seed_everything(seed, verbose=False)
-    # The name belongs to this run, the seed to what it computes.
-    request.config["trainer"] |= {"seed": seed, "run": None}
+    if seed is None and old is not None:
+        seed = environment.read_environment(old).get("seed")
     callbacks = [*request.task.load("callbacks")(request.options), _Record(request, session)]
     chosen = {"seed": seed, "callbacks": callbacks}
     if request.trainer["precision"] == "auto":
         chosen["precision"] = request.task.load("precision")(request.trainer["accelerator"])
     # Before the data, which may take minutes to read: it refuses what cannot work.
     trainer = Trainer(**request.trainer | chosen)
+    seed_everything(trainer.seed, verbose=False)
+    # The name belongs to this run, the seed to what it computes.
+    request.config["trainer"] |= {"seed": trainer.seed, "run": None}
     data = request.task.load("data")(request.options)
     if old is not None:
         check_same_data(request, data, old)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -28,3 +31,18 @@ class SingleDevice:
     def place(self, module: nn.Module) -> None:
         """Move the module to the device, in place."""
         module.to(self.device)
+
+    def step(self, module: nn.Module, method: Callable[..., Any]) -> Callable[..., Any]:
+        """What the loop calls in place of `method`, so that gradients come out averaged."""
+        return method
+
+    def synchronise(self, now: bool) -> None:
+        """Whether the next backward pass averages gradients; the last of a window does."""
+
+    def gather(self, value: Any) -> list[Any]:
+        """A plain value of every process, by rank. All have to call it; for rare, small values."""
+        return [value]
+
+    def sum(self, number: Any) -> Any:
+        """A number or tensor summed over all processes."""
+        return number

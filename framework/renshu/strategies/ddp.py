@@ -1,0 +1,110 @@
+"""Data parallel training: a process for each device, the whole model in each, gradients averaged.
+
+torch's DistributedDataParallel averages the gradients (Li et al., PVLDB 2020), torch.distributed
+brings the values together, its elastic agent starts the processes.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from renshu import messages
+from renshu.clusters import Place
+from renshu.errors import ConfigError
+from renshu.strategies.single import SingleDevice
+
+
+class DDP(SingleDevice):
+    """One process of several; see `SingleDevice` for the interface.
+
+    Args:
+        place: this process among the others.
+        device: where its model lives.
+        find_unused: look in each step for parameters that it has not used.
+    """
+
+    def __init__(self, place: Place, device: torch.device, find_unused: bool = False):
+        super().__init__(device)
+        self.rank, self.world, self.find_unused = place.rank, place.world, find_unused
+        self._parallel: DistributedDataParallel | None = None
+        messages.silent = self.rank > 0
+        if not dist.is_initialized():
+            place.export()
+            if device.type == "cuda":
+                torch.cuda.set_device(device)
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+            atexit.register(dist.destroy_process_group)
+
+    def step(self, module: nn.Module, method: Callable[..., Any]) -> Callable[..., Any]:
+        if not any(parameter.requires_grad for parameter in module.parameters()):
+            return method
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        self._parallel = DistributedDataParallel(
+            _Step(module, method), device_ids=ids, find_unused_parameters=self.find_unused
+        )
+        return self._parallel
+
+    def synchronise(self, now: bool) -> None:
+        if self._parallel is not None:
+            self._parallel.require_backward_grad_sync = now
+
+    def gather(self, value: Any) -> list[Any]:
+        found: list[Any] = [None] * self.world
+        dist.all_gather_object(found, value)
+        return found
+
+    def sum(self, number: Any) -> Any:
+        total = torch.as_tensor(number, device=self.device).clone()
+        dist.all_reduce(total)
+        return total
+
+
+class _Step(nn.Module):
+    """A module's training_step as a forward, which is what DistributedDataParallel wraps."""
+
+    def __init__(self, module: nn.Module, method: Callable[..., Any]):
+        super().__init__()
+        self.module, self.method = module, method
+
+    def forward(self, *arguments: Any) -> Any:
+        return self.method(*arguments)
+
+
+def start_again(processes: int) -> None:
+    """Run this program once more in so many processes, and end with their exit code.
+
+    torchrun's agent starts them, passes signals on, and ends all when one fails.
+
+    Raises:
+        ConfigError: there is no program that could be started, as in a notebook.
+        SystemExit: always, when they have ended.
+    """
+    if not hasattr(sys.modules["__main__"], "__file__") and "-m" not in sys.orig_argv:
+        said = f"devices={processes} starts this program again, and a notebook is none"
+        raise ConfigError(said, mend="write it to a file: python train.py")
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    config = LaunchConfig(
+        1, 1, processes, run_id="renshu", rdzv_backend="c10d", rdzv_endpoint="localhost:0",
+        max_restarts=0,
+    )  # fmt: skip
+    try:
+        elastic_launch(config, sys.executable)(*sys.orig_argv[1:])
+    except ChildFailedError as error:
+        first = min(error.failures.values(), key=lambda failure: failure.timestamp)
+        raise SystemExit(first.exitcode if first.exitcode > 0 else 1) from None
+    except SignalException as error:
+        raise SystemExit(128 + error.sigval) from None
+    raise SystemExit(0)

@@ -1,0 +1,121 @@
+"""A program that trains on digits, in one process or several: `ddp_program.py OUT OPTIONS`.
+
+OPTIONS is JSON: batch, what of {counted, noisy, fails, stuck}, and options of the Trainer. Process
+0 writes weights, logged values and predictions to OUT.json.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torchmetrics.classification import MulticlassF1Score
+
+from renshu import Callback, Module, Trainer
+
+torch.set_num_threads(1)
+
+
+class Noisy(Dataset[Any]):
+    """Pictures with noise: the same for a sample wherever it is read."""
+
+    def __init__(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        self.x, self.y = x, y
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.x[index] + 0.1 * torch.randn(64), self.y[index]
+
+
+class Net(Module):
+    def __init__(self, counted: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.counted = counted
+        self.net = nn.Sequential(nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 10))
+        self.f1 = MulticlassF1Score(10, average="macro")
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        x, y = batch
+        losses = nn.functional.cross_entropy(self.net(x), y, reduction="none")
+        self.log("train_loss", losses.mean(), on_step=True, on_epoch=True)
+        if self.counted:  # as if only some samples had a label
+            kept = y < 7
+            return {"loss_sum": (losses * kept).sum(), "num_items": kept.sum()}
+        return losses.mean()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        scores = self.net(batch[0])
+        self.f1(scores, batch[1])
+        self.log("val_f1", self.f1, on_epoch=True)
+        self.log("val_loss", nn.functional.cross_entropy(scores, batch[1]))
+        self.log("val_count", float(len(batch[0])), reduce_fx="sum")
+        self.log("val_highest", scores.max(), reduce_fx="max")
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Any:
+        return self.net(batch[0]).argmax(1)
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.5, momentum=0.5)
+
+
+class Trouble(Callback):
+    """At the seventh batch of the second process: an error, or a signal to all processes."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        if trainer.progress.batches == 7 and trainer.strategy.rank == 1:
+            if self.kind == "fails":
+                raise ValueError("the second process fails")
+            os.kill(os.getpid(), signal.SIGTERM if self.kind == "SIGTERM" else signal.SIGINT)
+
+
+def main(out: str, options: dict[str, Any]) -> None:
+    x, y = map(torch.tensor, load_digits(return_X_y=True))
+    x = x.float() / 16
+    batch, kind = options.pop("batch"), options.pop("what", [])
+    data = Noisy if "noisy" in kind else TensorDataset
+    trouble = [Trouble(word) for word in kind if word in ("fails", "SIGTERM", "SIGINT")]
+    path = options.pop("ckpt_path", None)
+    trainer = Trainer(
+        accelerator="cpu", seed=1, log_every_n_steps=5, enable_progress_bar=False,
+        callbacks=trouble, **options,
+    )  # fmt: skip
+    module = Net("counted" in kind)
+    trainer.fit(
+        module,
+        DataLoader(data(x[:501], y[:501]), batch, shuffle=True, num_workers=2 * ("noisy" in kind)),
+        DataLoader(TensorDataset(x[501:800], y[501:800]), 7),
+        ckpt_path=path,
+    )
+    if trainer.interrupted:
+        return
+    values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    tested = trainer.validate(module, DataLoader(TensorDataset(x[800:813], y[800:813]), 4))
+    predicted = trainer.predict(module, DataLoader(TensorDataset(x[:23], y[:23]), 4))
+    if trainer.is_global_zero:
+        weights = {name: value.tolist() for name, value in module.state_dict().items()}
+        found = {
+            "weights": weights,
+            "values": values,
+            "tested": tested,
+            "predicted": [some.tolist() for some in predicted],
+            "samples": trainer.progress.samples,
+        }
+        Path(f"{out}.json").write_text(json.dumps(found), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], json.loads(sys.argv[2]))
