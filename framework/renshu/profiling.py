@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 LOOP = "the loop itself"
 _METHODS = {
     "trainer": {"save_checkpoint": "checkpoint", "log_metrics": "loggers"},
-    "plan": {"step": "training_step", "prepare": "optimiser"},
+    "plan": {"step": "training_step", "prepare": "clipping"},
     "module": {"backward": "backward", "lr_scheduler_step": "schedulers"},
 }
 
@@ -30,9 +30,9 @@ _METHODS = {
 class Profiler:
     """Is told of each action when it begins and ends; a profiler of one's own overrides both.
 
-    Actions are loader, transfer, training_step (validation_step, …), backward, optimiser,
-    schedulers, callbacks, hooks (the module's own), loggers, checkpoint and validation, and what
-    `profile` names. They nest. On a GPU work is queued: its time shows where the host waits.
+    Actions are loader, transfer, training_step (validation_step, …), backward, clipping,
+    optimiser, schedulers, callbacks, hooks (the module's own), loggers, checkpoint, validation, and
+    what `profile` names. They nest. On a GPU work is queued: its time shows where the host waits.
 
     Args:
         dirpath: folder for what is written; None is the run's folder, else the working directory.
