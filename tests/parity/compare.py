@@ -6,6 +6,7 @@ package's classes and returns a Job. Nothing is drawn after the weights are made
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 import warnings
@@ -207,6 +208,8 @@ def listening_module(module: Any, calls: list[str], names: list[str] = MODULE_HO
             calls.append(f"module.{name}")
             return inherited(self, *args, **kwargs)
 
+        # Both packages look at how many arguments a step takes.
+        hook.__signature__ = inspect.signature(inherited)  # type: ignore[attr-defined]
         return hook
 
     # The class keeps its name: files and hyper-parameters speak of it.
