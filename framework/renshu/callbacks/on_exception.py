@@ -50,3 +50,4 @@ class OnExceptionCheckpoint(Callback):
         path = Path(self.ckpt_path)
         if stage == "fit" and not trainer.interrupted and trainer.is_global_zero and path.exists():
             trainer.discard_checkpoint(path)
+            trainer.wait_for_checkpoints()

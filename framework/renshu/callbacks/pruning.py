@@ -159,6 +159,7 @@ class ModelPruning(Callback):
             if resets:
                 self.apply_lottery_ticket_hypothesis()
 
+    @torch.inference_mode(False)  # masks made in a validation are needed in training
     def apply_pruning(self, amount: float) -> None:
         """Prune a share or number of what is left."""
         pairs = [*self._pairs.values()]
