@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from renshu.callbacks.accumulation import (
         GradientAccumulationScheduler as GradientAccumulationScheduler,
     )
+    from renshu.callbacks.batch_size_finder import BatchSizeFinder as BatchSizeFinder
     from renshu.callbacks.callback import Callback as Callback
     from renshu.callbacks.device_stats import DeviceStatsMonitor as DeviceStatsMonitor
     from renshu.callbacks.early_stopping import EarlyStopping as EarlyStopping
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from renshu.callbacks.finetuning import BackboneFinetuning as BackboneFinetuning
     from renshu.callbacks.finetuning import BaseFinetuning as BaseFinetuning
     from renshu.callbacks.lambda_function import LambdaCallback as LambdaCallback
+    from renshu.callbacks.lr_finder import LearningRateFinder as LearningRateFinder
     from renshu.callbacks.lr_monitor import LearningRateMonitor as LearningRateMonitor
     from renshu.callbacks.model_checkpoint import ModelCheckpoint as ModelCheckpoint
     from renshu.callbacks.on_exception import OnExceptionCheckpoint as OnExceptionCheckpoint
@@ -36,6 +38,7 @@ _MODULES = {
     "BackboneFinetuning": "finetuning",
     "BaseFinetuning": "finetuning",
     "BasePredictionWriter": "prediction_writer",
+    "BatchSizeFinder": "batch_size_finder",
     "Callback": "callback",
     "DeviceStatsMonitor": "device_stats",
     "EMA": "ema",
@@ -43,6 +46,7 @@ _MODULES = {
     "EarlyStopping": "early_stopping",
     "GradientAccumulationScheduler": "accumulation",
     "LambdaCallback": "lambda_function",
+    "LearningRateFinder": "lr_finder",
     "LearningRateMonitor": "lr_monitor",
     "ModelCheckpoint": "model_checkpoint",
     "ModelPruning": "pruning",
