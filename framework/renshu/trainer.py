@@ -134,6 +134,9 @@ class Trainer:
                 loops.refuse_non_finite(plan)
             if plan.signal is None:
                 plan.call("on_fit_end")
+                self.wait_for_checkpoints()
+                for logger in self.loggers:
+                    logger.after_save_checkpoint(self.checkpoint_callback)
             else:
                 self._stop_and_save(plan)
 

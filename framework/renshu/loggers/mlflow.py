@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from renshu.errors import ConfigError, RunError
+from renshu.loggers.files import write_atomically
 from renshu.loggers.tracker import Tracker, require
 from renshu.messages import say
 
@@ -88,7 +89,8 @@ class MLFlowLogger(Tracker):
             place = (folder / "mlartifacts" / self.name).as_uri()
         self._client = client = MlflowClient(uri)
         self._kept.clear()
-        self.run_id, self._ended = self._remember(run_dir, self._run_id, resume), False
+        file = self._id_file(run_dir, f"{self.tracking_uri} {self.name}")
+        self.run_id, self._ended = self._run_id or self._remembered(file, resume), False
         if self.run_id is None:
             found = client.get_experiment_by_name(self.name)
             number = (
@@ -96,7 +98,7 @@ class MLFlowLogger(Tracker):
             )
             name = self._run_name or run_dir.name
             self.run_id = client.create_run(number, tags=self.tags, run_name=name).info.run_id
-            self._note(run_dir, self.run_id)
+            write_atomically(file, [self.run_id])
         else:
             client.update_run(self.run_id, "RUNNING")
         data = client.get_run(self.run_id).data
@@ -117,14 +119,14 @@ class MLFlowLogger(Tracker):
 
         now = int(time.time() * 1000)
         for tag, value in metrics.items():
-            self._kept.append(Metric(self._allowed(tag), float(value), now, step))
+            self._kept.append(Metric(tag, float(value), now, step))
         late = time.monotonic() - self._flushed > _FLUSH_SECONDS
         if self._synchronous or late or len(self._kept) >= _BATCH:
             self.save()
 
     def _show(self, key: str, images: list[Any], step: int, details: dict[str, Any]) -> None:
         for number, image in enumerate(images):
-            file = f"images/{self._allowed(key)}/{step:06d}-{number}.png"
+            file = f"images/{key}/{step:06d}-{number}.png"
             self.experiment.log_image(self.run_id or "", image, file)
 
     def log_artifact(self, path: str | Path, name: str | None = None) -> None:
@@ -166,6 +168,9 @@ class MLFlowLogger(Tracker):
             self.save()
             self._client.set_terminated(self.run_id or "", _STATUS.get(status, "FAILED"))
         self._ended = True
+
+    def _named(self, tag: str) -> str:
+        return self._allowed(super()._named(tag))
 
     def _allowed(self, name: str) -> str:
         """The name with "_" for what MLflow does not take in names; said once a name."""

@@ -6,12 +6,12 @@ import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 from torch import Tensor
 
 from renshu.errors import ConfigError
-from renshu.loggers.files import write_atomically
 from renshu.loggers.logger import Logger
 
 
@@ -42,7 +42,7 @@ class Tracker(Logger):
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         self._step = step = self._step if step is None else step
-        named = {self._prefix + tag: value for tag, value in metrics.items()}
+        named = {self._named(tag): value for tag, value in metrics.items()}
         fresh = {tag: value for tag, value in named.items() if step > self._marks.get(tag, -1)}
         if fresh:
             self._send(fresh, step)
@@ -53,7 +53,7 @@ class Tracker(Logger):
     def log_image(
         self, key: str, images: Sequence[Any], step: int | None = None, **kwargs: Any
     ) -> None:
-        step, key = self._step if step is None else step, self._prefix + key
+        step, key = self._step if step is None else step, self._named(key)
         shown = [pixels(image, key) for image in images]
         if step > self._marks.get(key, -1):
             self._show(key, shown, step, kwargs)
@@ -89,13 +89,15 @@ class Tracker(Logger):
         """Pictures as uint8 [H, W, C]."""
         raise NotImplementedError
 
-    def _remember(self, run_dir: Path, given: str | None, resume: bool) -> str | None:
-        """The tracker's id of the run: the given one, else of the run that is continued."""
-        path = run_dir / f"{type(self).__name__}.id"
-        return given or (path.read_text().strip() if resume and path.exists() else None)
+    def _named(self, tag: str) -> str:
+        return self._prefix + tag
 
-    def _note(self, run_dir: Path, run_id: str) -> None:
-        write_atomically(run_dir / f"{type(self).__name__}.id", [run_id])
+    def _id_file(self, run_dir: Path, where: str) -> Path:
+        """Where the run's folder holds the id that the run has in a tracker's project."""
+        return run_dir / f"{type(self).__name__}-{crc32(where.encode()):08x}.id"
+
+    def _remembered(self, file: Path, resume: bool) -> str | None:
+        return file.read_text().strip() if resume and file.exists() else None
 
 
 def pixels(image: Any, where: str = "log_image") -> np.ndarray:

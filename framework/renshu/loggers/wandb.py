@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from renshu.errors import ConfigError, RunError
+from renshu.loggers.files import write_atomically
 from renshu.loggers.tracker import Tracker, require
 from renshu.loggers.wandb_file import WandbFile
 
@@ -92,7 +93,8 @@ class WandbLogger(Tracker):
         if self._run is not self._given:
             self.experiment.finish()
         self._marks, self._ended, folder = {}, False, Path(self.save_dir or run_dir)
-        run_id = self._remember(run_dir, self.version, resume) or secrets.token_hex(4)
+        file = self._id_file(run_dir, self.name)
+        run_id = self.version or self._remembered(file, resume) or secrets.token_hex(4)
         before = sorted(folder.glob(f"wandb/*run-*-{run_id}/run-{run_id}.wandb"))
         # W&B buffers what it writes; its own 15 s would be the least time that a checkpoint takes.
         settings = wandb.Settings(x_transaction_log_flush_interval=0.1)
@@ -102,7 +104,7 @@ class WandbLogger(Tracker):
         except (UsageError, CommError) as error:
             mend = "WandbLogger(offline=True), WANDB_MODE=offline, or `wandb login`"
             raise ConfigError(f"W&B: {error}", where="WandbLogger", mend=mend) from error
-        self._note(run_dir, self._run.id)
+        write_atomically(file, [self._run.id])
         self._run.define_metric(STEP)
         self._run.define_metric("*", step_metric=STEP, step_sync=True)
         self._file = WandbFile(Path(self._run.settings.sync_file))

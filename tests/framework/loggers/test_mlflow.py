@@ -84,7 +84,6 @@ def test_a_fit_is_read_back_through_the_client(tmp_path: Path, server: str) -> N
     )  # fmt: skip
     module = small_models.Classifier(lr=0.05)
     trainer.fit(module, small_models.loader(), small_models.loader(32))
-    logger.after_save_checkpoint(saver)
     client, run_id = MlflowClient(server), logger.run_id or ""
     run = client.get_run(run_id)
     assert (run.info.run_name, run.info.status) == ("first", "FINISHED")
@@ -130,7 +129,7 @@ def test_after_a_kill_each_step_is_on_the_server_once(
     client = MlflowClient(server)
     killers = [killing.SaveThenKill(save, kill - save)]
     killing.in_child(lambda: fit(callbacks=lambda: killers, run="cut"), killed=True)
-    run_id = Path("runs/cut/MLFlowLogger.id").read_text()
+    run_id = next(Path("runs/cut").glob("MLFlowLogger-*.id")).read_text()
     first = {step for _, step, _ in history(client, run_id)}
     assert first >= set(range(save - 1))
     assert (max(first) > save) == bool(synchronous)  # sent at once: ahead of the checkpoint
@@ -186,14 +185,15 @@ def test_a_resume_goes_on_where_the_server_is(tmp_path: Path, server: str) -> No
     options: dict[str, Any] = {"tracking_uri": server, "synchronous": True}
     logger = opened(tmp_path, **options)
     for step in range(6):
-        logger.log_metrics({"loss": float(step)}, step)
+        logger.log_metrics({"loss": float(step), "f1@0.5": 1.0}, step)
     again = opened(tmp_path, resume=True, **options)
     assert again.run_id == logger.run_id
     for step in range(4, 8):
-        again.log_metrics({"loss": float(step), "val_loss": -float(step)}, step)
+        again.log_metrics({"loss": float(step), "f1@0.5": 1.0, "val_loss": -float(step)}, step)
     again.finalize("success")
     values = history(MlflowClient(server), logger.run_id or "")
     assert [(s, v) for tag, s, v in values if tag == "loss"] == [(s, float(s)) for s in range(8)]
+    assert [s for tag, s, _ in values if tag == "f1_0.5"] == [*range(8)]
     assert [s for tag, s, _ in values if tag == "val_loss"] == [4, 5, 6, 7]
     fresh = opened(tmp_path, **options)
     assert fresh.run_id != logger.run_id

@@ -205,21 +205,22 @@ def test_a_resume_online_sends_what_the_server_lacks(
     assert [row["loss"] for row in WandbFile(newest).rows()] == [2.0, 3.0, 4.0]
 
 
-def test_the_best_checkpoint_becomes_an_artifact() -> None:  # capabilities F
-    def work() -> list[tuple[Any, ...]]:
-        kept: list[tuple[Any, ...]] = []
+def test_the_best_checkpoint_becomes_an_artifact(tmp_path: Path) -> None:  # capabilities F
+    def work() -> str:
+        logger = WandbLogger(log_model=True)
+        saver = killing.ModelCheckpoint(monitor="loss_epoch", save_top_k=1)
+        killing.fit(logger=logger, run="r", max_epochs=2, callbacks=lambda: [saver])
+        logger.save()
+        return logger.experiment.id
 
-        class Noting(WandbLogger):
-            def log_artifact(self, path: Any, name: Any = None, type: str = "file") -> None:
-                kept.append((Path(path).name, name == f"model-{self.experiment.id}", type))
-                super().log_artifact(path, name, type)
-
-        logger = Noting(log_model=True)
-        killing.fit(logger=logger, run="r", max_epochs=1)
-        logger.after_save_checkpoint(type("Saved", (), {"best_model_path": "runs/r"}))
-        return kept
-
-    assert in_child(work) == [["r", True, "model"]]
+    run_id = in_child(work)
+    [path] = Path("runs/r").glob("wandb/offline-run-*/run-*.wandb")
+    found = [r.request.log_artifact.artifact for r in WandbFile(path).records()]
+    found += [r.artifact for r in WandbFile(path).records()]
+    [artifact] = [a for a in found if a.name]
+    assert (artifact.type, artifact.name) == ("model", f"model-{run_id}")
+    files = {entry.path for entry in artifact.manifest.contents}
+    assert {"manifest.json", "model.safetensors"} <= files
 
 
 def test_a_second_fit_in_the_process_has_a_run_of_its_own(tmp_path: Path) -> None:
