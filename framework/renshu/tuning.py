@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from renshu import seeds
@@ -13,6 +12,7 @@ from renshu.errors import ConfigError, unknown
 from renshu.module import Module
 from renshu.plan import VERBS
 from renshu.trainer import Trainer
+from renshu.trial import Search
 
 _STAGES = {verb: stage for stage, verb in VERBS.items()}
 
@@ -54,7 +54,7 @@ class Tuner:
             min_lr, max_lr, num_training, mode, early_stop_threshold, update_attr, attr_name
         )
         loaders = (train_dataloaders, val_dataloaders, dataloaders)
-        self._search(finder.lr_find, finder, method, model, loaders, datamodule)
+        self._search(finder, method, model, loaders, datamodule)
         return finder.optimal_lr
 
     def scale_batch_size(
@@ -81,13 +81,12 @@ class Tuner:
             mode, steps_per_trial, init_val, max_trials, batch_arg_name, margin, max_val
         )
         loaders = (train_dataloaders, val_dataloaders, dataloaders)
-        self._search(finder.scale_batch_size, finder, method, model, loaders, datamodule)
+        self._search(finder, method, model, loaders, datamodule)
         return finder.optimal_batch_size
 
     def _search(
         self,
-        search: Callable[[Trainer, Module], None],
-        finder: LearningRateFinder | BatchSizeFinder,
+        finder: Search,
         method: str,
         model: Module,
         loaders: tuple[Any, Any, Any],
@@ -110,11 +109,11 @@ class Tuner:
                 plan = silent._begin(stage, model, train, datamodule)
                 with silent._running(plan):
                     silent._plan_fit(plan, train, val, None)
-                    search(silent, model)
+                    finder.search(silent, model)
             else:
                 plan = silent._plan_evaluation(stage, model, other, None, datamodule)
                 with silent._running(plan):
-                    search(silent, model)
+                    finder.search(silent, model)
         finally:
             for owner, key, trainer in zip(owners, keys, attached, strict=True):
                 vars(owner)[key] = trainer

@@ -18,6 +18,7 @@ import renshu
 from killing import Noisy, check_exact, fit, note
 from renshu.combined import MODES, CombinedFeed
 from renshu.errors import CheckpointError, ConfigError, DataError
+from renshu.order import Share
 from renshu.utilities import CombinedLoader
 from small_models import Classifier, digits, trainer
 
@@ -369,6 +370,30 @@ def test_the_workers_change_nothing(run_dir: Path) -> None:
         for workers in (0, 2)
     ]
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_processes_share_out_the_batches_and_take_as_many_steps(mode: str) -> None:
+    def ids(batch: Any) -> list[int]:
+        return [i for part in batch.values() if part is not None for i in part.tolist()]
+
+    # Twice the batch size of two processes.
+    whole = CombinedFeed(
+        CombinedLoader({"a": numbers(12, 4), "b": numbers(6, 4, 50)}, mode), 1, "t"
+    )
+    halves = [
+        CombinedFeed(
+            CombinedLoader({"a": numbers(12, 2), "b": numbers(6, 2, 50)}, mode),
+            1, "t", share=Share(rank, 2),
+        )
+        for rank in (0, 1)
+    ]  # fmt: skip
+    steps = zip(whole.epoch(0, 0, 0), *(half.epoch(0, 0, 0) for half in halves), strict=True)
+    for (batch, count), *parts in steps:
+        assert count == sum(number or 0 for _, number in parts)
+        if mode != "sequential":
+            assert sorted(ids(batch)) == sorted(i for part, _ in parts for i in ids(part))
+        assert [half.total for half in halves] == [count, count]
 
 
 def test_a_checkpoint_of_other_loaders_is_refused() -> None:

@@ -181,6 +181,31 @@ def test_a_fit_after_a_search_is_that_without(run_dir: Path) -> None:
     assert found[0] == found[1]
 
 
+def test_a_search_puts_samplers_and_their_generators_back() -> None:
+    class Counting(torch.utils.data.Sampler[int]):
+        def __init__(self) -> None:
+            self.begun, self.generator = 0, np.random.default_rng(3)
+
+        def __iter__(self) -> Any:
+            self.begun += 1
+            return iter(self.generator.permutation(40).tolist())
+
+        def __len__(self) -> int:
+            return 40
+
+        def state_dict(self) -> dict[str, Any]:
+            return {"begun": self.begun, "generator": self.generator.bit_generator.state}
+
+        def load_state_dict(self, state: dict[str, Any]) -> None:
+            self.begun, self.generator.bit_generator.state = state["begun"], state["generator"]
+
+    sampler = Counting()
+    before = sampler.state_dict()
+    data = DataLoader(TensorDataset(*digits(40)), 8, sampler=sampler)
+    Tuner(trainer()).lr_find(Classifier(), data, num_training=12)
+    assert sampler.state_dict() == before
+
+
 # capabilities C3
 def test_the_suggestion_is_set_and_trained_with() -> None:
     module = Classifier(lr=1.0)

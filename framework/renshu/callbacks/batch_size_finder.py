@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from renshu import planning
-from renshu.callbacks.callback import Callback
 from renshu.combined import MODES, CombinedLoader
 from renshu.errors import ConfigError, RunError, unknown
 from renshu.messages import say
-from renshu.trial import assign, holders, run, trial
+from renshu.trial import Search, Setting, run, trial
 
 if TYPE_CHECKING:
     from renshu.module import Module
@@ -36,7 +35,7 @@ def out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(said in text for said in _OUT_OF_MEMORY)
 
 
-class BatchSizeFinder(Callback):
+class BatchSizeFinder(Search):
     """Finds the largest batch size that fits into memory when a fit or evaluation starts.
 
     Each trial runs some steps and leaves no trace. The size is set on module or data module, or on
@@ -77,15 +76,11 @@ class BatchSizeFinder(Callback):
             raise ConfigError("the search has nothing to try", allowed=said)
         self._steps, self._first, self._trials = steps_per_trial, init_val, max_trials
         self._name, self._margin, self._most = batch_arg_name, margin, max_val
-        self.optimal_batch_size: int | None = None
-        self._restored = False
 
-    def on_fit_start(self, trainer: Trainer, module: Module) -> None:
-        if self._restored:
-            self._restored = False
-            self._apply(trainer._require_plan())
-        else:
-            self.scale_batch_size(trainer, module)
+    @property
+    def optimal_batch_size(self) -> int | None:
+        """What was found; None before."""
+        return self.found
 
     def on_validation_start(self, trainer: Trainer, module: Module) -> None:
         if trainer._require_plan().stage == "validation":
@@ -102,28 +97,17 @@ class BatchSizeFinder(Callback):
             say("fast_dev_run: the batch size is not searched")
             return
         plan = trainer._require_plan()
-        self._check(plan)
-        found = holders(plan, self._name)
-        before = [h[self._name] if isinstance(h, dict) else getattr(h, self._name) for h in found]
-        try:
-            self.optimal_batch_size = self._largest(lambda size: self._fits(trainer, size), plan)
-        except BaseException:
-            for holder, value in zip(found, before, strict=True):
-                assign([holder], self._name, value)
-            raise
-        self._apply(plan)
-
-    def _check(self, plan: Plan) -> None:
-        if not holders(plan, self._name):
-            said = f"neither module nor data module has {self._name}"
-            mend = "self.save_hyperparameters() keeps the arguments of __init__; or batch_arg_name"
-            raise ConfigError(said, where="scale_batch_size", mend=mend)
         if plan.given.get(plan.stage) is not None:
             said = "the loader is given directly: its batch size cannot be changed"
             allowed = "a DataModule, or a module with train_dataloader"
             raise ConfigError(said, where="scale_batch_size", allowed=allowed)
         if plan.stage != "train" and len(plan.val_feeds) > 1:
             raise ConfigError("several loaders", where="scale_batch_size", allowed="one")
+        Setting(plan, self._name)
+        self.found = self._largest(lambda size: self._fits(plan, size), plan)
+        self.use(plan)
+
+    search = scale_batch_size
 
     def _largest(self, fits: Callable[[int], bool], plan: Plan) -> int:
         """The search. A size that passes the number of samples is the last one tried."""
@@ -152,16 +136,12 @@ class BatchSizeFinder(Callback):
             )
         return max(1, int(low * (1 - self._margin))) if self._mode == "binsearch" else low
 
-    def _fits(self, trainer: Trainer, size: int) -> bool:
-        outer = trainer._require_plan()
-        limits: dict[str, Any] = {
-            f"limit_{name}_batches": self._steps for name in ("val", "test", "predict")
-        }
-        limits |= {"limit_train_batches": None, "overfit_batches": 0, "max_steps": self._steps}
+    def _fits(self, outer: Plan, size: int) -> bool:
+        limits = {f"limit_{name}_batches": self._steps for name in ("val", "test", "predict")}
+        whole = {"limit_train_batches": None, "overfit_batches": 0, "max_steps": self._steps}
+        setting = Setting(outer, self._name)
         try:
-            with trial(trainer, outer.module, **limits) as plan:
-                plan.given = outer.given
-                assign(holders(plan, self._name), self._name, size)
+            with trial(outer.trainer, outer.module, **limits, **whole) as plan, setting.tried(size):
                 self._load(plan)
                 if plan.stage == "train" and plan.feed.length == 0:
                     return False  # drop_last, and fewer samples than that
@@ -184,10 +164,9 @@ class BatchSizeFinder(Callback):
         else:
             plan.val_feeds = found
 
-    def _apply(self, plan: Plan) -> None:
-        """Go on with the size that was found."""
-        assign(holders(plan, self._name), self._name, self.optimal_batch_size)
-        say(f"{self._name} = {self.optimal_batch_size}")
+    def use(self, plan: Plan) -> None:
+        Setting(plan, self._name).set(self.found)
+        say(f"{self._name} = {self.found}")
         for feed in (plan.feed, *plan.val_feeds):
             if feed is not None:
                 feed.close()
@@ -197,13 +176,6 @@ class BatchSizeFinder(Callback):
             plan.val_feeds = planning.feeds(plan, given, "validation", needed=False)
         if plan.stage == "train" and plan.progress.batches == 0:
             planning.plan_optimisation(plan)  # schedulers may count the steps
-
-    def state_dict(self) -> dict[str, Any]:
-        found = self.optimal_batch_size
-        return {} if found is None else {"batch_size": found}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.optimal_batch_size, self._restored = state_dict["batch_size"], True
 
 
 def _samples(loader: Any) -> float:

@@ -11,10 +11,11 @@ from renshu import planning
 from renshu.callbacks.callback import Callback
 from renshu.errors import ConfigError, unknown
 from renshu.messages import say
-from renshu.trial import assign, holders, run, trial
+from renshu.trial import Search, Setting, run, trial
 
 if TYPE_CHECKING:
     from renshu.module import Module
+    from renshu.plan import Plan
     from renshu.trainer import Trainer
 
 _SMOOTHING = 0.98
@@ -139,7 +140,7 @@ class _Sweep(Callback):
         return self.average / (1 - _SMOOTHING ** (steps + 1))
 
 
-class LearningRateFinder(Callback):
+class LearningRateFinder(Search):
     """Runs a learning rate range test when a fit starts, and trains with what it suggests.
 
     The test leaves no trace. `optimal_lr` is its result. A resumed fit keeps the rate that was
@@ -169,63 +170,38 @@ class LearningRateFinder(Callback):
     ):
         self._test = (mode.lower(), min_lr, max_lr, num_training_steps)
         LRFinder(*self._test)
-        self._threshold, self._update, self._name = early_stop_threshold, update_attr, attr_name
+        self._threshold, self._update = early_stop_threshold, update_attr
+        self._names = (attr_name,) if attr_name else ("lr", "learning_rate")
         self.optimal_lr: LRFinder | None = None
-        self._rate: float | None = None
-        self._restored = False
-
-    def on_fit_start(self, trainer: Trainer, module: Module) -> None:
-        if self._restored:
-            self._restored = False
-            self._apply(trainer)
-        else:
-            self.lr_find(trainer, module)
 
     def lr_find(self, trainer: Trainer, module: Module) -> None:
-        """Run the test with the training data of the fit under way, and set what it suggests."""
+        """Run the test with the training data of the fit under way, and use what it suggests."""
         if trainer.fast_dev_run:
             say("fast_dev_run: the learning rate is not searched")
             return
-        plan, found = trainer._require_plan(), LRFinder(*self._test)
-        self._attribute(trainer)
+        plan, result = trainer._require_plan(), LRFinder(*self._test)
+        if self._update:
+            Setting(plan, *self._names)
         if len(plan.optimizers) != 1:
             said = f"{len(plan.optimizers)} optimisers"
             raise ConfigError(said, where="lr_find", allowed="one; a range test needs one rate")
-        with trial(trainer, module, _Sweep(found, self._threshold)) as test:
+        with trial(trainer, module, _Sweep(result, self._threshold)) as test:
             test.feed = planning.feeds(test, plan.feed.loader, "train")[0]
             run(test)
-        if len(found.results["loss"]) < found.num_training:
-            say(f"the range test stopped after {len(found.results['loss'])} steps: it diverged")
-        self.optimal_lr = found
-        if self._update and (rate := found.suggestion()) is not None:
-            self._rate = rate
-            self._apply(trainer)
+        if len(result.results["loss"]) < result.num_training:
+            say(f"the range test stopped after {len(result.results['loss'])} steps: it diverged")
+        self.optimal_lr = result
+        if self._update and (rate := result.suggestion()) is not None:
+            self.found = rate
+            self.use(plan)
 
-    def _attribute(self, trainer: Trainer) -> str:
-        """Under which name the rate is kept."""
-        names, plan = (self._name,) if self._name else ("lr", "learning_rate"), trainer._plan
-        assert plan is not None
-        for name in names:
-            if holders(plan, name) or not self._update:
-                return name
-        raise ConfigError(
-            f"neither module nor data module has {' or '.join(names)}",
-            where="lr_find",
-            mend="self.save_hyperparameters() keeps the arguments of __init__; or attr_name=…",
-        )
+    search = lr_find
 
-    def _apply(self, trainer: Trainer) -> None:
-        """Train with the rate that was found."""
-        plan, name = trainer._require_plan(), self._attribute(trainer)
-        assign(holders(plan, name), name, self._rate)
-        say(f"{name} = {self._rate:.4g}, by a learning rate range test")
+    def use(self, plan: Plan) -> None:
+        setting = Setting(plan, *self._names)
+        setting.set(self.found)
+        say(f"{setting.name} = {self.found:.4g}, by a learning rate range test")
         if plan.progress.batches == 0:
             planning.plan_optimisation(plan)  # schedulers start from it as well
         for group in plan.optimizers[0].param_groups if plan.progress.batches else ():
-            group["lr"] = self._rate
-
-    def state_dict(self) -> dict[str, Any]:
-        return {} if self._rate is None else {"rate": self._rate}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._rate, self._restored = state_dict["rate"], True
+            group["lr"] = self.found
