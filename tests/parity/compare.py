@@ -10,8 +10,8 @@ import inspect
 import logging
 import math
 import warnings
-from collections.abc import Callable, Mapping
-from contextlib import chdir
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass, field
 from difflib import unified_diff
 from functools import cache
@@ -110,9 +110,7 @@ def assert_same(build: Build) -> None:
 
 def train(pl: Any, build: Build, listen: bool) -> Outcome:
     """Run a case in an empty folder under one package; with `listen`, hooks are recorded."""
-    with warnings.catch_warnings(), TemporaryDirectory() as home, chdir(home):
-        if pl is lightning:
-            warnings.simplefilter("ignore")
+    with quiet(pl), TemporaryDirectory() as home, chdir(home):
         job = build(pl)
         calls, logged = list[str](), dict[str, list[tuple[int, float]]]()
         own = list(job.options.pop("callbacks", []))
@@ -135,9 +133,18 @@ def train(pl: Any, build: Build, listen: bool) -> Outcome:
         )
 
 
+@contextmanager
+def quiet(pl: Any) -> Iterator[None]:
+    """Lightning's warnings are its own affair; renshu's are errors here as everywhere."""
+    with warnings.catch_warnings():
+        if pl is lightning:
+            warnings.simplefilter("ignore")
+        yield
+
+
 def trainer(pl: Any, **options: Any) -> Any:
     """A quiet trainer of a package that logs every step and trains two epochs."""
-    quiet: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "accelerator": "cpu",
         "devices": 1,
         "max_epochs": 2,
@@ -148,8 +155,8 @@ def trainer(pl: Any, **options: Any) -> Any:
         "enable_model_summary": False,
     }
     if pl is renshu:
-        quiet["seed"] = 0
-    return pl.Trainer(**{**quiet, **options})
+        defaults["seed"] = 0
+    return pl.Trainer(**{**defaults, **options})
 
 
 def assert_same_calls(found: list[str], expected: list[str]) -> None:
