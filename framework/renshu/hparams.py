@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import sys
 import warnings
@@ -40,6 +41,11 @@ class HyperParameters:
         """What `save_hyperparameters` kept."""
         return self.__dict__.setdefault("_hparams", AttributeDict())
 
+    @property
+    def hparams_initial(self) -> AttributeDict:
+        """The hyper-parameters as they were first saved."""
+        return self.__dict__.get("_hparams_initial", AttributeDict())
+
     def save_hyperparameters(
         self,
         *args: Any,
@@ -69,6 +75,7 @@ class HyperParameters:
         self.__dict__["_hparams_to_loggers"] = logger
         self.__dict__["_hparams_left_out"] = _check(kept, type(self).__name__)
         self.hparams.update(kept)
+        self.__dict__.setdefault("_hparams_initial", AttributeDict(copy.deepcopy(kept)))
 
     def hyper_parameters_to_save(self) -> dict[str, Any]:
         """`hparams` without the modules among them."""

@@ -31,10 +31,14 @@ from renshu.weights import finite_parameters
 
 def fit(plan: Plan) -> None:
     """Train until a limit is reached, a stop is asked for, or a signal comes."""
-    if plan.sanity_batches and plan.val_feeds and not plan.resumed:
+    validates = any(feed.length != 0 for feed in plan.val_feeds)
+    if plan.sanity_batches and validates and not plan.resumed:
         _sanity_check(plan)
+    if finished(plan) and not plan.resumed:  # max_epochs=0: there is nothing to start
+        return
+    plan.module._results = plan.results
     plan.call("on_train_start")
-    plan.events, plan.module._results = list(_plan_events(plan)), plan.results
+    plan.events = list(_plan_events(plan))
     if plan.resumed:
         # The generators come last, after whatever drew from them on the way.
         seeds.set_random_state(plan.random)
@@ -83,13 +87,18 @@ def _epoch(plan: Plan) -> None:
         progress.batches += 1
         progress.samples += count
         progress.epoch_samples += count
-        for hook in after:
-            hook(outputs, batch, index)
+        if after:
+            if outputs is not None:  # hooks see a dict, with its loss free of the graph
+                kept = outputs if isinstance(outputs, dict) else {}
+                outputs = {**kept, "loss": plan.loss}
+            for hook in after:
+                hook(outputs, batch, index)
         if feed.last:
             break
         if progress.batches >= plan.wake or (plan.halt and alone):
             _events(plan)
             if finished(plan):
+                _end_inside(plan)
                 return
     if progress.batches == 0:
         mend = "check the data set's length, drop_last and limit_train_batches"
@@ -98,18 +107,34 @@ def _epoch(plan: Plan) -> None:
     _events(plan)
 
 
+def _end_inside(plan: Plan) -> None:
+    """The end of a fit inside an epoch: what an epoch's end does, unless a signal cut it short.
+
+    A stop that was asked for is validated first, so that the last weights are measured.
+    """
+    if plan.signal is not None:
+        return
+    validate = next((event for event in plan.events if event.name == "validate"), None)
+    if plan.halt and validate and plan.validated < plan.progress.batches:
+        validate.run()
+    close_epoch(plan)
+
+
 def _start_epoch(plan: Plan) -> None:
     progress, results = plan.progress, plan.results
     if progress.epochs > progress.epoch:
         progress.epoch, progress.batch, progress.epoch_samples = progress.epochs, 0, 0
     if progress.batch == 0:
-        results.reset()
+        if progress.batches:  # what on_train_start logged belongs to the first epoch
+            results.reset()
         results.phase = "epoch"
         every = plan.options.reload_dataloaders_every_n_epochs
         if every and progress.epoch and progress.epoch % every == 0:
-            plan.feed.close()
+            for feed in (plan.feed, *plan.val_feeds):
+                feed.close()
             found = planning.feeds(plan, None, "train", needed=False)
             plan.feed = found[0] if found else plan.feed
+            plan.val_feeds = planning.feeds(plan, None, "validation", False) or plan.val_feeds
         plan.call("on_train_epoch_start")
     plan.wake = _wake(plan)
 
@@ -355,7 +380,8 @@ def _plan_events(plan: Plan) -> Iterator[Event]:
     if (interval := planning.validation_interval(plan)) is not None:
         yield Event("validate", interval, partial(evaluate, plan, "validation"))
     yield Event("epoch", Interval(1, "epochs"), partial(close_epoch, plan))
-    for number, config in enumerate(plan.schedulers):
+    # In manual optimisation training_step steps them itself.
+    for number, config in enumerate(plan.schedulers if plan.automatic else ()):
         yield Event(f"schedule {number}", config.due_every(), partial(schedule, plan, config))
     yield Event("log", planning.log_interval(plan.options), partial(log, plan))
     for number, callback in enumerate(plan.callbacks):
@@ -472,6 +498,7 @@ def evaluate(plan: Plan, stage: str) -> list[dict[str, float]]:
             values = plan.trainer.take_epoch_values(results)
             plan.call(f"on_{stage}_end")
             results.reset()
+            plan.validated = plan.progress.batches
             return by_loader(values, len(plan.val_feeds))
     seeds.set_random_state(random)
     for metric in fresh:

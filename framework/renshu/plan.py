@@ -90,6 +90,7 @@ class Plan:
         watched: losses and gradient norms since the last look, with the step they belong to.
         marks: event name → how often it was due and done.
         wake: total of batches at which the next event may be due.
+        validated: total of batches at the last validation.
         halt: a stop was asked for, by `should_stop` or by a signal.
         signal: the signal that ends the run; of several processes, when all have heard of it.
         asked: a signal that came to this process.
@@ -125,6 +126,7 @@ class Plan:
     events: list[Event] = field(default_factory=list)
     marks: dict[str, int] = field(default_factory=dict)
     wake: float = 0
+    validated: int = -1
     max_epochs: int | None = None
     max_steps: int | None = None
     limits: list[Interval] = field(default_factory=list)

@@ -136,7 +136,7 @@ def plan_limits(plan: Plan) -> None:
     plan.max_epochs, plan.max_steps = None if epochs == -1 else epochs, steps
     counts = ((plan.max_epochs, "epochs"), (plan.max_steps, "steps"))
     plan.limits += [Interval(count, unit) for count, unit in counts if count is not None]
-    if not (options.fast_dev_run or options.barebones or options.overfit_batches):
+    if not (options.fast_dev_run or options.barebones):
         wanted = options.num_sanity_val_steps
         plan.sanity_batches = 2 if wanted is None else 2**62 if wanted == -1 else wanted
 

@@ -179,9 +179,13 @@ class Results:
         wanted = (e for e in self._stepped() if (e.prog_bar if prog_bar else e.logger))
         return {entry.step_name: entry.value for entry in wanted}
 
+    def stepped(self) -> dict[str, Any]:
+        """Newest value of every name logged on_step."""
+        return {name: e.value for e in self._stepped() for name in (e.step_name, e.name)}
+
     def newest(self) -> dict[str, Any]:
         """Newest value of every name, whoever it is meant for; at an epoch's end the epoch's."""
-        found = {name: e.value for e in self._stepped() for name in (e.step_name, e.name)}
+        found = self.stepped()
         if self.phase == "epoch":
             for name, (entry, value) in self.epoch_values().items():
                 found[name] = found[entry.name] = value

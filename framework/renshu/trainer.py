@@ -259,7 +259,12 @@ class Trainer:
     def _plan_evaluation(self, stage: str, module: Any, loaders: Any, path: Any, data: Any) -> Plan:
         if module is None:
             before = self._require_plan()
-            module = before.module
+            module, best = before.module, getattr(self.checkpoint_callback, "best_model_path", "")
+            if path is None and best:
+                path = best
+                say(
+                    f"measuring the best checkpoint, {best}; with the module given, its weights now"
+                )
             data = data or (before.datamodule if loaders is None else None)
         if stage != "predict" and not overrides(module, f"{stage}_step", Module):
             raise ConfigError(f"{type(module).__name__} has no {stage}_step")
@@ -338,6 +343,8 @@ class Trainer:
             raise KeyboardInterrupt
 
     def _close(self, plan: Plan, status: str) -> None:
+        if plan.stage == "train":
+            self.epoch_metrics = plan.results.stepped() | self.epoch_metrics
         plan.module.__dict__["_results"] = None
         for feed in (plan.feed, *plan.val_feeds):
             if feed is not None:
@@ -434,18 +441,20 @@ class Trainer:
             self.epoch_metrics[name] = self.epoch_metrics[entry.name] = value
             if entry.prog_bar:
                 self._bar_metrics[name] = value
-        if self._require_plan().stage == "train" and not self.sanity_checking:
+        if self._run is not None and not self.sanity_checking:
             self.log_metrics({n: read[n] for n, (entry, _) in found.items() if entry.logger})
         return read
 
-    def log_metrics(self, values: dict[str, float]) -> None:
-        """Send values of the current step to the loggers; steps are counted from 0 there."""
+    def log_metrics(self, values: dict[str, float], step: int | None = None) -> None:
+        """Send values of the current or a given step to the loggers; steps count from 0 there."""
         if values and self._plan is not None:
             progress = self._plan.progress
             self.logged_metrics.update(values)
             record = {"epoch": progress.epoch, "samples": progress.samples, **values}
+            # The step under way: that of a window that is open, or the one just done.
+            under_way = progress.step - (self._plan.window.batches == 0)
             for logger in self.loggers:
-                logger.log_metrics(record, max(progress.step - 1, 0))
+                logger.log_metrics(record, max(under_way, 0) if step is None else step)
 
     @property
     def callback_metrics(self) -> dict[str, Any]:
@@ -500,8 +509,9 @@ class Trainer:
 
     @property
     def current_epoch(self) -> int:
-        """The epoch under way, from 0."""
-        return self.progress.epoch
+        """The epoch under way, from 0; after a fit how many there were."""
+        fitting = self._plan is not None and self._plan.stage == "train" and self.state_stage
+        return self.progress.epoch if fitting else self.progress.epochs
 
     @property
     def global_step(self) -> int:
@@ -543,7 +553,7 @@ def _first_with(attribute: str) -> Callable[[Trainer], Any]:
 _KNOWN: dict[str, Callable[[Trainer], Any]] = {
     **dict.fromkeys(("lightning_module", "module", "model"), lambda t: t._require_plan().module),
     "training": lambda t: t.state_stage == "train",
-    "validating": lambda t: t.state_stage == "validation",
+    "validating": lambda t: t.state_stage == "validation" and not t.sanity_checking,
     "testing": lambda t: t.state_stage == "test",
     "predicting": lambda t: t.state_stage == "predict",
     "is_global_zero": lambda t: t.strategy.is_global_zero,

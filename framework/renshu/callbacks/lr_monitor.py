@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from torch import Tensor
 
 from renshu.callbacks.callback import Callback
@@ -59,13 +60,19 @@ class LearningRateMonitor(Callback):
         groups = [group for optimizer in self._optimizers for group in optimizer.param_groups]
         self._used = [_value(group, key) for group in groups for key in self._keys]
 
-    def on_train_epoch_end(self, trainer: Trainer, module: Module) -> None:
+    def on_train_epoch_start(self, trainer: Trainer, module: Module) -> None:
         if self.logging_interval != "step":
-            self.on_interval(trainer, module)
+            self.on_train_batch_start(trainer, module, None, 0)
+            self._log(trainer, trainer.global_step)
 
     def on_interval(self, trainer: Trainer, module: Module) -> None:
+        self._log(trainer, None)
+
+    def _log(self, trainer: Trainer, step: int | None) -> None:
         # A group that was added after the step began has no value yet.
-        trainer.log_metrics(dict(zip(self._names(trainer), to_host(self._used), strict=False)))
+        rates = dict(zip(self._names(trainer), to_host(self._used), strict=False))
+        trainer.log_metrics(rates, step)
+        trainer.epoch_metrics.update({name: torch.tensor(rate) for name, rate in rates.items()})
 
     def _names(self, trainer: Trainer) -> list[str]:
         """The names of all that is logged, by optimiser, group and key."""
