@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -181,6 +182,7 @@ def multiplicative(epoch: int) -> float:
     return 2.0
 
 
+@dataclass(eq=False)
 class BackboneFinetuning(BaseFinetuning):
     """Trains `module.backbone` from an epoch on, with a rate that grows to that of the rest.
 
@@ -199,24 +201,18 @@ class BackboneFinetuning(BaseFinetuning):
         ConfigError: the module has no `backbone`.
     """
 
-    def __init__(
-        self,
-        unfreeze_backbone_at_epoch: int = 10,
-        lambda_func: Callable[[int], float] = multiplicative,
-        backbone_initial_ratio_lr: float = 10e-2,
-        backbone_initial_lr: float | None = None,
-        should_align: bool = True,
-        initial_denom_lr: float = 10.0,
-        train_bn: bool = True,
-        verbose: bool = False,
-        rounding: int = 12,
-    ) -> None:
+    unfreeze_backbone_at_epoch: int = 10
+    lambda_func: Callable[[int], float] = multiplicative
+    backbone_initial_ratio_lr: float = 10e-2
+    backbone_initial_lr: float | None = None
+    should_align: bool = True
+    initial_denom_lr: float = 10.0
+    train_bn: bool = True
+    verbose: bool = False
+    rounding: int = 12
+
+    def __post_init__(self) -> None:
         super().__init__()
-        self.unfreeze_backbone_at_epoch, self.lambda_func = unfreeze_backbone_at_epoch, lambda_func
-        self.backbone_initial_ratio_lr = backbone_initial_ratio_lr
-        self.backbone_initial_lr, self.should_align = backbone_initial_lr, should_align
-        self.initial_denom_lr, self.train_bn = initial_denom_lr, train_bn
-        self.verbose, self.rounding = verbose, rounding
         self.previous_backbone_lr: Any = None
 
     def freeze_before_training(self, module: Module) -> None:

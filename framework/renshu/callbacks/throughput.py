@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 _RATES = {"batches": "batches", "samples": "samples", "lengths": "items", "flops": "flops"}
 
 
+@dataclass(eq=False)
 class ThroughputMonitor(Callback):
     """Sends speeds to the loggers at their interval and after each validation.
 
@@ -37,18 +39,12 @@ class ThroughputMonitor(Callback):
         available_flops: the device's peak; gives mfu, the share of it that is used.
     """
 
-    def __init__(
-        self,
-        batch_size_fn: Callable[[Any], int],
-        length_fn: Callable[[Any], int] | None = None,
-        *,
-        window_size: int = 100,
-        separator: str = "/",
-        available_flops: float | None = None,
-    ) -> None:
-        self.batch_size_fn, self.length_fn = batch_size_fn, length_fn
-        self.window_size, self.separator = window_size, separator
-        self.available_flops = available_flops
+    batch_size_fn: Callable[[Any], int]
+    length_fn: Callable[[Any], int] | None = None
+    _: KW_ONLY
+    window_size: int = 100
+    separator: str = "/"
+    available_flops: float | None = None
 
     def setup(self, trainer: Trainer, module: Module, stage: str) -> None:
         from renshu.planning import log_interval
