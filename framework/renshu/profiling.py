@@ -20,11 +20,6 @@ if TYPE_CHECKING:
     from renshu.plan import Plan
 
 LOOP = "the loop itself"
-_METHODS = {
-    "trainer": {"save_checkpoint": "checkpoint", "log_metrics": "loggers"},
-    "plan": {"step": "training_step", "prepare": "clipping"},
-    "module": {"backward": "backward", "lr_scheduler_step": "schedulers"},
-}
 
 
 class Profiler:
@@ -104,14 +99,18 @@ class _Wrapping:
         self.profiler, self.undo = profiler, undo
 
     def wrap(self, plan: Plan) -> None:
-        owners = {"trainer": plan.trainer, "plan": plan, "module": plan.module}
-        methods = [(owners[o], name, row) for o in owners for name, row in _METHODS[o].items()]
-        step = f"{plan.stage}_step"
-        methods += [(plan.module, step, step)] if plan.stage != "train" else []
-        methods += [
-            (c, "on_interval", "callbacks") for c in plan.callbacks if c.interval is not None
+        parts: list[tuple[Any, str, str]] = [
+            (plan, "step", "training_step"),
+            (plan, "prepare", "clipping"),
+            (plan.module, "backward", "backward"),
+            (plan.module, "lr_scheduler_step", "schedulers"),
+            (plan.trainer, "log_metrics", "loggers"),
+            (plan.trainer, "save_checkpoint", "checkpoint"),
+            *((c, "on_interval", "callbacks") for c in plan.callbacks if c.interval is not None),
         ]
-        for owner, name, row in methods:
+        if plan.stage != "train":
+            parts.append((plan.module, step := f"{plan.stage}_step", step))
+        for owner, name, row in parts:
             self.put(owner, name, self.timed(getattr(owner, name), row))
         self.put(plan, "own_backward", True)
         self.put(plan, "transfers", [self.timed(f, "transfer") for f in plan.transfers])

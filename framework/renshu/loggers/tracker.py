@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -17,11 +17,10 @@ from renshu.loggers.logger import Logger
 
 def require(package: str) -> None:
     """Raise ConfigError with the line that installs a package if it is missing."""
-    try:
-        importlib.import_module(package)
-    except ImportError:
+    # A folder of this name in the working directory, as W&B makes one, has no origin.
+    if getattr(find_spec(package), "origin", None) is None:
         what, mend = f"the package {package} is missing", f'pip install "renshu[{package}]"'
-        raise ConfigError(what, where="Trainer(logger=)", mend=mend) from None
+        raise ConfigError(what, where="Trainer(logger=)", mend=mend)
 
 
 class Tracker(Logger):

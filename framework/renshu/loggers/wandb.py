@@ -27,8 +27,8 @@ class WandbLogger(Tracker):
     Names and meaning of the arguments are Lightning's. The run's folder holds the id, so a resumed
     run goes on in the same W&B run; offline in a second directory beside the first, and together
     they hold each step once. Before a checkpoint becomes valid all values are in the run's `.wandb`
-    file. After a successful fit the W&B run stays open, for test results; `wandb.finish()`, the
-    next fit or the end of the process close it.
+    file. After a fit the W&B run stays open, for test results; `wandb.finish()`, the next fit or
+    the end of the process close it.
 
     Args:
         name: the run's name; W&B invents one otherwise.
@@ -208,9 +208,6 @@ class WandbLogger(Tracker):
     def finalize(self, status: str) -> None:
         self.save()
         self._ended = True
-        if status != "success" and self._run is not None and self._given is None:
-            self._run.finish(exit_code=1)
-            self._run = None
 
 
 def _each(kind: Any, items: list[Any], details: dict[str, Any]) -> list[Any]:

@@ -246,7 +246,9 @@ def test_what_cannot_work_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
         WandbLogger(offline=True, log_model=True)
     with pytest.raises(RunError, match="not open"):
         WandbLogger().log_metrics({"loss": 1.0}, 0)
-    monkeypatch.setitem(sys.modules, "wandb", None)
+    (tmp_path / "wandb").mkdir()  # what W&B leaves in the working directory is no package
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "wandb")
     with pytest.raises(ConfigError, match=r'pip install "renshu\[wandb\]"'):
         WandbLogger()
 
