@@ -15,6 +15,7 @@ from renshu import planning, seeds
 from renshu.data import batch_size
 from renshu.errors import ConfigError, NonFiniteError, unknown
 from renshu.intervals import Interval
+from renshu.messages import say
 from renshu.optim import SchedulerConfig, parameters
 from renshu.plan import Event, Plan, Window
 from renshu.results import (
@@ -45,7 +46,12 @@ def fit(plan: Plan) -> None:
         # What was due when the run was interrupted and not done yet is done now.
         _events(plan)
     while not finished(plan):
-        _epoch(plan)
+        try:
+            _epoch(plan)
+        except NonFiniteError as error:
+            if plan.options.on_nonfinite != "rollback":
+                raise
+            plan.trainer.roll_back(error)
     if plan.signal is None:
         # Callbacks may put final weights in place here; an interrupted run is saved as it stands.
         plan.call("on_train_end")
@@ -162,10 +168,11 @@ def _automatic(plan: Plan, batch: Any, index: int) -> Any:
     output = _forward_backward(plan, batch, index)
     window = plan.window
     if window.batches == plan.accumulate or (plan.feed.last and window.batches):
-        scaler, precision, stepped = plan.precision.scaler, plan.precision, True
+        scaler, precision = plan.precision.scaler, plan.precision
         if plan.weighs:
             _rescale(plan)
-        for optimizer in plan.optimizers:
+        stepped = not plan.skips or _is_finite(plan)
+        for optimizer in plan.optimizers if stepped else ():
             plan.prepare(optimizer)
             if scaler is None:
                 optimizer.step()
@@ -285,6 +292,16 @@ def _rescale(plan: Plan) -> None:
         for parameter in parameters(optimizer):
             if parameter.grad is not None:
                 parameter.grad.mul_(factor)
+
+
+def _is_finite(plan: Plan) -> bool:
+    """Whether loss and gradients can be stepped with. One host sync; the same in all processes."""
+    every = [p.grad for o in plan.optimizers for p in parameters(o) if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(every)
+    finite = bool(torch.isfinite(norm))
+    if not finite:
+        say(f"step {plan.progress.step} is left out: its gradients are not finite")
+    return finite
 
 
 def _count_step(plan: Plan, stepped: bool) -> None:
@@ -435,7 +452,7 @@ def log(plan: Plan) -> None:
 def refuse_non_finite(plan: Plan, read: list[float] | None = None, weights: bool = False) -> None:
     """Raise NonFiniteError for the first watched value, or `weights`, that is NaN or infinite."""
     watched, plan.watched = plan.watched, []
-    if plan.options.on_nonfinite == "ignore":
+    if plan.options.on_nonfinite in ("ignore", "skip"):
         return
     numbers = to_host(value for _, _, value in watched) if read is None else read
     found = [
@@ -445,6 +462,7 @@ def refuse_non_finite(plan: Plan, read: list[float] | None = None, weights: bool
     ]
     if not found and weights and not finite_parameters(plan.module):
         found = [f"a parameter is NaN or infinite after optimiser step {plan.progress.step}"]
+    found = next(filter(None, plan.strategy.gather(found)), [])
     if found:
         raise NonFiniteError(
             found[0],

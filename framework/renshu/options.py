@@ -68,11 +68,13 @@ class TrainerOptions:
         accumulate_grad_batches: batches an optimiser step.
         gradient_clip_val: limit of the gradients' norm or value.
         gradient_clip_algorithm: norm or value.
-        on_nonfinite: what a NaN or infinite loss does: stop the run, or ignore it.
+        on_nonfinite: what a NaN or infinite loss does: stop the run; skip the step (one host sync a
+            step); rollback to the newest checkpoint and leave out the batches since; or ignore it.
         seed: seed of this run; drawn, printed and stored when none is given.
         deterministic: use deterministic algorithms only; "warn" reports those that are not.
         benchmark: let cuDNN time its algorithms; None leaves torch's setting.
         inference_mode: evaluate under torch.inference_mode instead of no_grad.
+        compile: torch.compile the parts of the module.
         detect_anomaly: torch's autograd anomaly detection; slow.
         use_distributed_sampler: shard the samplers over the processes.
         reload_dataloaders_every_n_epochs: ask for the loaders again every so many epochs; 0: never.
@@ -114,11 +116,12 @@ class TrainerOptions:
     accumulate_grad_batches: int = 1
     gradient_clip_val: float | None = None
     gradient_clip_algorithm: Literal["norm", "value"] | None = None
-    on_nonfinite: Literal["stop", "ignore"] = "stop"
+    on_nonfinite: Literal["stop", "skip", "rollback", "ignore"] = "stop"
     seed: int | None = None
     deterministic: bool | Literal["warn"] | None = None
     benchmark: bool | None = None
     inference_mode: bool = True
+    compile: bool = False
     detect_anomaly: bool = False
     use_distributed_sampler: bool = True
     reload_dataloaders_every_n_epochs: int = 0

@@ -83,6 +83,7 @@ class Plan:
         closure: the optimiser is given a closure: LBFGS, or an own `optimizer_step`.
         step: what runs `training_step`; of several processes, so that gradients are averaged.
         takes: how many arguments `training_step` takes.
+        skips: a step whose gradients are not finite is left out.
         weighs: losses are weighted by their share of the step's samples.
         accumulate: micro-batches an optimiser step.
         plain_gradients: gradients are simply set to None; no hook has to run.
@@ -115,6 +116,7 @@ class Plan:
     closure: bool = False
     step: Any = None
     takes: int = 2
+    skips: bool = False
     weighs: bool = False
     accumulate: int = 1
     clip_by_module: bool = False

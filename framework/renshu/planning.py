@@ -42,8 +42,8 @@ def check_options(options: TrainerOptions) -> None:
         raise unknown("deterministic", str(options.deterministic), ("True", "False", "warn"))
     if options.gradient_clip_algorithm not in (None, "norm", "value"):
         raise unknown("gradient_clip_algorithm", options.gradient_clip_algorithm, ("norm", "value"))
-    if options.on_nonfinite not in ("stop", "ignore"):
-        raise unknown("on_nonfinite", options.on_nonfinite, ("stop", "ignore"))
+    if options.on_nonfinite not in (choices := ("stop", "ignore", "skip", "rollback")):
+        raise unknown("on_nonfinite", options.on_nonfinite, choices)
     for name in ("validate_every", "log_every", "stop_after"):
         if (value := getattr(options, name)) is not None:
             Interval.parse(value, name)
@@ -173,6 +173,8 @@ def plan_optimisation(plan: Plan) -> None:
 def _plan_gradients(plan: Plan) -> None:
     module, options = plan.module, plan.options
     plan.accumulate = options.accumulate_grad_batches
+    # The scaler of 16-mixed leaves such steps out by itself.
+    plan.skips = options.on_nonfinite == "skip" and plan.precision.scaler is None
     plan.weighs = plan.accumulate > 1 or not plan.alone
     plan.clip_by_module = overrides(module, "configure_gradient_clipping", Module)
     plan.own_backward = overrides(module, "backward", Module)

@@ -18,7 +18,7 @@ from renshu.plan import Plan, Window
 from renshu.results import Entry, load_metric_states, metric_states
 from renshu.runs import run_of
 from renshu.seeds import derive, private_states, random_state, seed_globals, set_private_states
-from renshu.weights import load_weights
+from renshu.weights import load_weights, read_state
 
 
 def capture(plan: Plan, weights_only: bool = False) -> dict[str, Any]:
@@ -128,6 +128,25 @@ def restore_training(plan: Plan, state: dict[str, Any], where: str) -> None:
 def _generators(plan: Plan) -> tuple[dict[str, Any], list[Any]]:
     """States of this process's generators: the global ones, and those of module and callbacks."""
     return random_state(), [private_states(owner) for owner in (plan.module, *plan.callbacks)]
+
+
+def roll_back(plan: Plan, path: Path) -> None:
+    """Weights, optimisers, scaler and callbacks as a checkpoint has them; progress goes on.
+
+    Learning rates stay those of now: the schedules have not gone back.
+    """
+    state, where = read_state(path), str(path)
+    rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in plan.optimizers]
+    restore_model(plan, state, where)
+    pairs = _pairs("optimisers", plan.optimizers, state["optimizer_states"], where)
+    for (optimizer, saved), before in zip(pairs, rates, strict=True):
+        restore.restore_optimizer(optimizer, saved)
+        for group, rate in zip(optimizer.param_groups, before, strict=True):
+            group["lr"] = rate
+    plan.precision.load_state_dict(state["scaler"])
+    plan.window, plan.watched = Window(), []
+    for parameter in _trained(plan):
+        parameter.grad = None
 
 
 def _pairs(what: str, now: list[Any], saved: list[Any], where: str) -> Iterator[tuple[Any, Any]]:

@@ -21,7 +21,7 @@ from renshu.checkpoints.codec import encode
 from renshu.checkpoints.publish import check_space
 from renshu.data import DataModule, as_list
 from renshu.devices import algorithms, resolve
-from renshu.errors import ConfigError, near
+from renshu.errors import ConfigError, NonFiniteError, near
 from renshu.intervals import Progress
 from renshu.loggers import Logger, make_loggers
 from renshu.messages import say
@@ -93,7 +93,7 @@ class Trainer:
         self.loggers: list[Logger] = [] if silent else make_loggers(options.logger)
         self.profiler = make_profiler(options.profiler)
         self.logged_metrics: dict[str, float] = {}
-        self.interrupted = False
+        self.interrupted, self._rolled = False, (None, 0)
         self.state_stage: str | None = None
         self._plan: Plan | None = None
         self._run: RunFolder | None = None
@@ -243,6 +243,9 @@ class Trainer:
         planning.plan_limits(plan)
         self.strategy.place(module)
         self.precision.convert_module(module)
+        if self.options.compile:
+            for part in module.children():
+                part.compile()
         planning.plan_optimisation(plan)
         plan.call("on_fit_start")
         self._open_loggers(plan, resumed=state is not None)
@@ -413,6 +416,18 @@ class Trainer:
             _, tensors = encode(resume.capture(plan), "")
             check_space(self._run.path, sum(t.nbytes for t in tensors.values()))
 
+    def roll_back(self, error: NonFiniteError) -> None:
+        """Put the newest checkpoint back; the third time for the same one it raises the error."""
+        plan = self._require_plan()
+        self.wait_for_checkpoints()
+        found = newest(self._run.checkpoints) if self._run and self.is_global_zero else None
+        path = self.strategy.gather(found)[0]
+        self._rolled = (path, self._rolled[1] + 1 if path == self._rolled[0] else 1)
+        if path is None or self._rolled[1] > 3:
+            raise error
+        say(f"{error.what}: back to {path.name}; the batches since are left out")
+        resume.roll_back(plan, path)
+
     def last_good(self) -> str:
         """One sentence on the newest checkpoint, for error messages."""
         self.wait_for_checkpoints()
@@ -480,6 +495,11 @@ class Trainer:
             loss = plan.precision.scaler.scale(loss)
         plan.module.backward(loss, *args, **kwargs)
         plan.call("on_after_backward")
+
+    def renew_step(self) -> None:
+        """To be called after parameters were frozen or unfrozen: their gradients are averaged."""
+        plan = self._require_plan()
+        plan.step = plan.strategy.step(plan.module, plan.module.training_step)
 
     # --- what is known
 

@@ -65,3 +65,73 @@ def test_ignore_goes_on() -> None:
     run = trainer(on_nonfinite="ignore")
     run.fit(Diverges(5), loader())
     assert run.global_step == 12
+
+
+class Spoiled(Classifier):
+    """NaN losses at some batches of the whole fit."""
+
+    def __init__(self, *batches: int) -> None:
+        super().__init__()
+        self.batches = batches
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        loss = super().training_step(batch, batch_idx)
+        number = self.trainer.progress.batches
+        return loss * float("nan") if number in self.batches else loss
+
+
+def test_skip_leaves_out_the_step_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    module, run = Spoiled(3, 7), trainer(max_epochs=1, on_nonfinite="skip")
+    run.fit(module, loader(96, shuffle=False))
+
+    steps = len(loader(96, shuffle=False))
+    assert run.progress.skipped == 2
+    assert run.global_step == steps - 2
+    assert all(torch.isfinite(p).all() for p in module.parameters())
+    said = capsys.readouterr().err
+    assert "step 3 is left out" in said and "step 6 is left out" in said
+
+
+def test_skip_trains_as_if_the_batches_were_not_there() -> None:
+    batches = list(loader(96, shuffle=False))
+    spoiled, clean = Spoiled(3, 7), Spoiled()
+    clean.load_state_dict(spoiled.state_dict())
+    trainer(max_epochs=1, on_nonfinite="skip").fit(spoiled, batches)
+    trainer(max_epochs=1).fit(clean, [b for n, b in enumerate(batches) if n not in (3, 7)])
+    for name, weight in clean.state_dict().items():
+        assert torch.equal(weight, spoiled.state_dict()[name]), name
+
+
+def test_rollback_goes_on_from_the_newest_checkpoint_without_the_batches_since(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from renshu.callbacks import ModelCheckpoint
+
+    batches = list(loader(96, shuffle=False))
+    spoiled, clean = Spoiled(6), Spoiled()
+    clean.load_state_dict(spoiled.state_dict())
+    run = trainer(
+        max_epochs=1, on_nonfinite="rollback", log_every_n_steps=1, enable_checkpointing=True,
+        callbacks=[ModelCheckpoint(every="4 steps")], run="a",
+    )  # fmt: skip
+    run.fit(spoiled, batches)
+    # Saved after batch 3 and thrown back at batch 6: those from 4 to 6 have no part in the weights.
+    trainer(max_epochs=1).fit(clean, [b for n, b in enumerate(batches) if n not in (4, 5, 6)])
+    for name, weight in clean.state_dict().items():
+        assert torch.equal(weight, spoiled.state_dict()[name]), name
+    assert "back to step=000004; the batches since are left out" in capsys.readouterr().err
+
+
+def test_rollback_ends_where_it_does_not_help() -> None:
+    run = trainer(
+        max_epochs=9, on_nonfinite="rollback", log_every_n_steps=1, enable_checkpointing=True
+    )
+    with pytest.raises(NonFiniteError, match="loss became nan"):
+        run.fit(Spoiled(*range(20, 1000)), loader(96))
+    assert run.progress.batches < 40
+
+
+def test_rollback_without_a_checkpoint_is_the_error() -> None:
+    run = trainer(on_nonfinite="rollback", log_every_n_steps=1)
+    with pytest.raises(NonFiniteError, match="at optimiser step 2"):
+        run.fit(Spoiled(2), loader(96))

@@ -12,6 +12,7 @@ import yaml
 from torch.nn.functional import cross_entropy
 
 import renshu
+import small_models
 from renshu.errors import ConfigError
 from renshu.options import TrainerOptions
 from small_models import Classifier, equal, loader, trainer, weights
@@ -237,3 +238,15 @@ def test_the_sanity_check_leaves_a_modules_own_generator_alone() -> None:
     trainer().fit(module, loader(), loader(16))
     expected = torch.rand(1, generator=torch.Generator().manual_seed(1)).item()
     assert module.first[0] == expected
+
+
+# capabilities: torch.compile by one argument
+def test_compile_compiles_the_parts_of_the_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[str] = []
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self: compiled.append(type(self).__name__)
+    )
+    small_models.trainer(max_epochs=1, compile=True).fit(
+        small_models.Classifier(), small_models.loader()
+    )
+    assert compiled == ["Sequential"]
