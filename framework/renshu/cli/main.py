@@ -23,6 +23,7 @@ COMMANDS = {
     "evaluate": "measure a trained run on its test or validation part",
     "predict": "predict files with a trained run and write a CSV table",
     "report": "write a run's report.html again",
+    "import-lightning": "write Lightning's .ckpt file as a checkpoint of renshu",
     "doctor": "check versions, devices and permissions; names the command that mends a fault",
     "demo": "train every installed task on embedded real data, within a minute each",
 }
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _dispatch(arguments: list[str], session: Session) -> int:
     name = arguments[0] if arguments else "--help"
     if name in ("-h", "--help", "help"):
-        rows = [f"  {command:<10}{summary}" for command, summary in COMMANDS.items()]
+        rows = [f"  {command:<18}{summary}" for command, summary in COMMANDS.items()]
         more = "renshu COMMAND --help shows more. RENSHU_DEBUG=1 shows the traceback of an error."
         print("usage: renshu COMMAND ...", "", *rows, "", more, sep="\n")
         return 0
@@ -77,7 +78,7 @@ def _dispatch(arguments: list[str], session: Session) -> int:
         raise ConfigError(
             f"there is no command {name!r}", allowed=", ".join(COMMANDS), mend=near(name, COMMANDS)
         )
-    return import_module(f"renshu.cli.{name}").run(arguments[1:], session)
+    return import_module(f"renshu.cli.{name.replace('-', '_')}").run(arguments[1:], session)
 
 
 _FLAGS = {"ckpt_path": "--ckpt_path"} | {
