@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import wandb
 from PIL import Image
 
 import killing
@@ -23,6 +22,8 @@ from renshu.errors import ConfigError, RunError
 from renshu.loggers import WandbLogger
 from renshu.loggers.wandb import STEP
 from renshu.loggers.wandb_file import WandbFile
+
+wandb = pytest.importorskip("wandb")
 
 # Every use of W&B is in a forked child: its service is then that child's and ends with it.
 
@@ -127,7 +128,7 @@ OPTIONS: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("paused", [False, True])
+@pytest.mark.parametrize("paused", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_after_a_kill_two_directories_hold_each_step_once(paused: bool) -> None:
     # capabilities F; pains/trainer.md row 29
     save, kill = 7, 13
