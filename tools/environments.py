@@ -23,8 +23,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 EXTRAS = "[all,demo,parity,test]"
-# What belongs to the checkout itself is tested there.
-NOT_HERE = ["test_repository.py", "test_packaging.py"]
+# What belongs to the checkout itself is tested there, and the likeness to Lightning once.
+NOT_HERE = ["test_repository.py", "test_packaging.py", "test_docs.py", "parity", "surface.json"]
 TESTS = ["-n", "2", "--dist", "loadfile", "-p", "no:cacheprovider"]
 
 # Shows that the packages and the entry points come from the wheel.
