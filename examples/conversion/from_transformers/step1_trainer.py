@@ -5,7 +5,7 @@ from transformers import Trainer, TrainingArguments, ViTConfig, ViTForImageClass
 
 torch.manual_seed(1)
 x, y = load_digits(return_X_y=True)
-pictures = torch.tensor(x / 16, dtype=torch.float32).view(-1, 1, 8, 8)
+pictures = torch.Tensor(x / 16).view(-1, 1, 8, 8)
 rows = [{"pixel_values": p, "labels": int(n)} for p, n in zip(pictures, y, strict=True)]
 train, val = random_split(rows, [0.8, 0.2])
 
