@@ -229,7 +229,7 @@ def learning_rates(pl: Any) -> Job:
             return [optimizer], [ExponentialLR(optimizer, 0.5)]
 
     monitor = pl.callbacks.LearningRateMonitor("step", log_momentum=True)
-    return job(Net, callbacks=[monitor], differs=("metrics",))  # rates_as_metrics
+    return job(Net, callbacks=[monitor])
 
 
 def learning_rates_by_epoch(pl: Any) -> Job:
@@ -240,7 +240,7 @@ def learning_rates_by_epoch(pl: Any) -> Job:
             return {"optimizer": optimizer, "lr_scheduler": how}
 
     monitor = pl.callbacks.LearningRateMonitor("epoch")
-    return job(Net, callbacks=[monitor], differs=("metrics",))  # rates_as_metrics
+    return job(Net, callbacks=[monitor])
 
 
 def rates_as_metrics(pl: Any) -> Job:
@@ -294,14 +294,6 @@ CASES = [
 ]
 
 
-DEFECTS = {
-    "in_on_train_start": "log() in on_train_start raises",
-    "outputs_of_the_step": "on_train_batch_end gets the Tensor, not a dict with 'loss'",
-    "learning_rates_by_epoch": "rates are logged at the end of the epoch, not at its start",
-    "rates_as_metrics": "LearningRateMonitor leaves callback_metrics alone",
-}
-
-
-@pytest.mark.parametrize("build", cases(CASES, DEFECTS))
+@pytest.mark.parametrize("build", cases(CASES))
 def test_logs_the_same_in(build: Build) -> None:
     assert_same(build)

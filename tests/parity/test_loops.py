@@ -72,22 +72,7 @@ INTERVALS: dict[str, dict[str, Any]] = {
 }
 
 
-_NO_END = "an epoch that a limit cuts short has no on_train_epoch_end"
-_NO_SANITY = "no sanity check with overfit_batches"
-WITH_DEFECTS = {
-    "validation with accumulation": "a validation inside a window is logged one step too early",
-    "no validation": "the sanity check's hooks are called without validation batches",
-    "overfit 2 batches": _NO_SANITY,
-    "overfit half": _NO_SANITY,
-    "overfit 2 batches, accumulated": _NO_SANITY,
-    "max_steps inside the first epoch": _NO_END,
-    "max_steps inside the second epoch": _NO_END,
-    "max_steps with accumulation": _NO_END,
-    "no epoch": "on_train_start and on_train_end are called though nothing is trained",
-}
-
-
-@pytest.mark.parametrize("options", cases(INTERVALS, WITH_DEFECTS))
+@pytest.mark.parametrize("options", cases(INTERVALS))
 def test_runs_the_same_with(options: dict[str, Any]) -> None:
     assert_same(lambda pl: job(classifier(pl), **options))
 
@@ -372,12 +357,7 @@ CASES = [
 
 
 DEFECTS = {
-    "stopped_by_a_hook": "no validation after should_stop inside an epoch",
-    "stopped_by_a_hook_before_min_steps": "no validation after should_stop inside an epoch",
-    "stopped_by_validation": _NO_END,
     "epoch_cut_short": "validation runs after on_train_batch_start returned -1",
-    "an_exception": "callback_metrics lacks the values of the steps after the fit",
-    "loaders_made_anew": "only the training loader is made anew",
 }
 
 

@@ -386,9 +386,6 @@ def manual_with_two_optimizers(pl: Any) -> Job:
     return job(Net, differs=("steps",))  # Lightning counts those of both optimisers
 
 
-DEFECTS = {
-    "manual_accumulation_and_schedule": "schedulers are stepped in manual optimisation too",
-}
 CASES = [
     sgd_with_momentum,
     adamw_in_a_list,
@@ -427,7 +424,7 @@ SCHEDULES = [
 ]
 
 
-@pytest.mark.parametrize("build", cases(CASES, DEFECTS))
+@pytest.mark.parametrize("build", cases(CASES))
 def test_trains_the_same(build: Build) -> None:
     assert_same(build)
 

@@ -374,11 +374,7 @@ CASES = [
     stage_of_the_sanity_check,
 ]
 DEFECTS = {
-    "first_hyperparameters": "hparams_initial is missing",
     "logged_by_validation_alone": "loggers get nothing outside of fit",
-    "without_a_model": "without a model the best checkpoint is to be tested",
-    "epochs_after_the_fit": "current_epoch is one less than Lightning's after the fit",
-    "stage_of_the_sanity_check": "trainer.validating is True in the sanity check",
 }
 
 
