@@ -23,7 +23,7 @@ from renshu.data import DataModule, as_list
 from renshu.devices import algorithms, resolve
 from renshu.errors import ConfigError, NonFiniteError, near
 from renshu.intervals import Progress
-from renshu.loggers import Logger, make_loggers
+from renshu.loggers import Logger, NoLogger, make_loggers
 from renshu.messages import say
 from renshu.module import Module
 from renshu.options import TrainerOptions
@@ -89,8 +89,9 @@ class Trainer:
         self.strategy = make_strategy(options.strategy, devices, options.num_nodes)
         self.precision = Precision(options.precision, devices[0])
         self.callbacks: list[Callback] = self._make_callbacks()
-        silent = options.barebones or options.fast_dev_run or not self.strategy.is_global_zero
-        self.loggers: list[Logger] = [] if silent else make_loggers(options.logger)
+        self.loggers: list[Logger] = [] if options.barebones else make_loggers(options.logger)
+        if options.fast_dev_run or not self.strategy.is_global_zero:
+            self.loggers = [NoLogger() for _ in self.loggers]
         self.profiler = make_profiler(options.profiler)
         self.logged_metrics: dict[str, float] = {}
         self.interrupted, self._rolled = False, (None, 0)

@@ -250,3 +250,13 @@ def test_compile_compiles_the_parts_of_the_module(monkeypatch: pytest.MonkeyPatc
         small_models.Classifier(), small_models.loader()
     )
     assert compiled == ["Sequential"]
+
+
+def test_a_trial_run_has_a_logger_that_keeps_nothing() -> None:
+    class Draws(Classifier):
+        def on_train_start(self) -> None:
+            self.logger.log_image("x", [torch.zeros(3, 4, 4)])
+            self.logger.experiment.add_histogram("w", self.net[0].weight, 0)
+
+    small_models.trainer(fast_dev_run=True, logger=True).fit(Draws(), loader())
+    assert not Path("runs").exists()

@@ -168,7 +168,7 @@ class _Notebook(_Plain):
     _handle: Any = None
 
     def show(self, text: str) -> None:
-        from IPython.display import display  # type: ignore[import-not-found]
+        from IPython.display import display
 
         content = {"text/plain": text}
         if self._handle is None:

@@ -64,6 +64,8 @@ def _options_of(section: Any, prefix: str) -> Iterator[Option]:
         key, value, hint = prefix + field.name, getattr(section, field.name), hints[field.name]
         if key == "trainer.logger":
             hint = bool | str | list[str] | None  # loggers by name; objects come from Python
+        if key == "trainer.profiler":
+            hint = str | None
         if dataclasses.is_dataclass(value):
             yield from _options_of(value, f"{key}.")
         elif _is_plain(hint):

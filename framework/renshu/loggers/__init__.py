@@ -10,6 +10,7 @@ from renshu.errors import unknown
 if TYPE_CHECKING:
     from renshu.loggers.csv import CSVLogger as CSVLogger
     from renshu.loggers.logger import Logger as Logger
+    from renshu.loggers.logger import NoLogger as NoLogger
     from renshu.loggers.mlflow import MLFlowLogger as MLFlowLogger
     from renshu.loggers.tensorboard import TensorBoardLogger as TensorBoardLogger
     from renshu.loggers.wandb import WandbLogger as WandbLogger
@@ -21,7 +22,11 @@ LOGGERS = {
     "mlflow": "MLFlowLogger",
 }
 """What the Trainer's option `logger` may name."""
-_MODULES = {"Logger": "logger", **{name: module for module, name in LOGGERS.items()}}
+_MODULES = {
+    "Logger": "logger",
+    "NoLogger": "logger",
+    **{name: module for module, name in LOGGERS.items()},
+}
 
 
 def make_loggers(spec: Any) -> list[Logger]:

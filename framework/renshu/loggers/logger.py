@@ -67,3 +67,23 @@ class Logger:
         keepers = {"graphs": "tensorboard", "artifacts": "wandb, mlflow"}
         allowed = f"loggers that do: {keepers.get(what, 'tensorboard, wandb, mlflow')}"
         return ConfigError(f"{type(self).__name__} keeps no {what}", allowed=allowed)
+
+
+class NoLogger(Logger):
+    """Takes everything and keeps nothing: in trial runs, and in processes that do not write.
+
+    So `self.logger.experiment.add_image(…)` in a module works there as well.
+    """
+
+    @property
+    def experiment(self) -> NoLogger:
+        return self
+
+    def _nothing(self, *args: Any, **kwargs: Any) -> None: ...
+
+    log_metrics = log_image = log_figure = log_graph = log_artifact = _nothing
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self._nothing
