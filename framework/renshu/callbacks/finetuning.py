@@ -133,8 +133,11 @@ class BaseFinetuning(Callback):
         if trainer.current_epoch == self._epoch:
             return  # a run saved in the epoch's first batch starts it again
         self._epoch = trainer.current_epoch
+        before = [p.requires_grad for p in module.parameters()]
         for optimizer in trainer.optimizers:
             self.finetune_function(module, trainer.current_epoch, optimizer)
+        if before != [p.requires_grad for p in module.parameters()]:
+            trainer.renew_step()
 
     # --- resuming
 
@@ -171,6 +174,7 @@ class BaseFinetuning(Callback):
         for optimizer, groups in zip(trainer.optimizers, self._saved["groups"], strict=False):
             for names in groups[len(optimizer.param_groups) :]:
                 optimizer.add_param_group({"params": [params[name] for name in names]})
+        trainer.renew_step()
 
 
 def _norms(module: nn.Module) -> list[tuple[str, _BatchNorm]]:
