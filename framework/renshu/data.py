@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
 
 from renshu.errors import ConfigError
 from renshu.hparams import HyperParameters
@@ -53,6 +54,38 @@ class DataModule(DataHooks):
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
+
+    def on_exception(self, exception: BaseException) -> None: ...
+
+    @classmethod
+    def from_datasets(
+        cls,
+        train_dataset: Any = None,
+        val_dataset: Any = None,
+        test_dataset: Any = None,
+        predict_dataset: Any = None,
+        batch_size: int = 1,
+        num_workers: int = 0,
+        **kwargs: Any,
+    ) -> Self:
+        """A data module over data sets (or lists of them); training is shuffled.
+
+        `kwargs` are further arguments of `__init__`.
+        """
+
+        def loaders(dataset: Any, shuffle: bool) -> Callable[[], Any]:
+            def make(one: Any) -> DataLoader[Any]:
+                shuffled = shuffle and not isinstance(one, IterableDataset)
+                return DataLoader(one, batch_size, shuffle=shuffled, num_workers=num_workers)
+
+            several = isinstance(dataset, (list, tuple))
+            return lambda: [make(one) for one in dataset] if several else make(dataset)
+
+        module, given = cls(**kwargs), (train_dataset, val_dataset, test_dataset, predict_dataset)
+        for stage, dataset in zip(("train", "val", "test", "predict"), given, strict=True):
+            if dataset is not None:
+                setattr(module, f"{stage}_dataloader", loaders(dataset, stage == "train"))
+        return module
 
     def fingerprint(self) -> dict[str, Any] | None:
         """What identifies the data, for `environment.json`; None when there is nothing to say."""

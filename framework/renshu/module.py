@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from renshu.data import DataHooks
+from renshu.data import DataHooks, apply
 from renshu.errors import ConfigError
 from renshu.optim import clip, parameters
 from renshu.weights import load_weights, read_state
@@ -33,6 +34,12 @@ class Module(DataHooks, nn.Module):
 
     automatic_optimization: bool = True
     """False: `training_step` calls `manual_backward` and the optimisers itself."""
+
+    example_input_array: Any = None
+    """A batch for the model's graph and summary."""
+
+    strict_loading: bool = True
+    """Whether missing and unexpected weights of a checkpoint are refused."""
 
     _trainer: Trainer | None = None
     _results: Results | None = None
@@ -165,6 +172,15 @@ class Module(DataHooks, nn.Module):
             parameter.requires_grad_(False)
         self.__dict__["_toggled"] = others
 
+    @contextmanager
+    def toggled_optimizer(self, optimizer: Any) -> Iterator[None]:
+        """`with self.toggled_optimizer(optimizer):` its parameters alone require gradients."""
+        self.toggle_optimizer(optimizer)
+        try:
+            yield
+        finally:
+            self.untoggle_optimizer(optimizer)
+
     def untoggle_optimizer(self, optimizer: Any) -> None:
         for parameter in self.__dict__.pop("_toggled", []):
             parameter.requires_grad_(True)
@@ -234,6 +250,29 @@ class Module(DataHooks, nn.Module):
         return 0 if self._trainer is None else self._trainer.global_step
 
     @property
+    def global_rank(self) -> int:
+        return 0 if self._trainer is None else self._trainer.strategy.rank
+
+    @property
+    def local_rank(self) -> int:
+        return 0 if self._trainer is None else self._trainer.strategy.local_rank
+
+    def all_gather(self, data: Any, group: Any = None, sync_grads: bool = False) -> Any:
+        """Tensors of all processes, stacked: [*] → [world, *]; in nested batches as well.
+
+        With `sync_grads` the own part keeps its gradient. All processes have to call it.
+        """
+        strategy = self.trainer.strategy
+
+        def gathered(tensor: Tensor) -> Tensor:
+            parts = [part.to(tensor.device) for part in strategy.gather(tensor.detach().cpu())]
+            if sync_grads:
+                parts[strategy.rank] = tensor
+            return torch.stack(parts) if strategy.world > 1 else tensor
+
+        return apply(data, gathered)
+
+    @property
     def logger(self) -> Any:
         return None if self._trainer is None else self._trainer.logger
 
@@ -271,7 +310,7 @@ class Module(DataHooks, nn.Module):
         cls,
         checkpoint_path: str | Path,
         map_location: Any | None = None,
-        strict: bool = True,
+        strict: bool | None = None,
         **kwargs: Any,
     ) -> Self:
         """A new module with the hyper-parameters and weights of a checkpoint.
@@ -279,7 +318,7 @@ class Module(DataHooks, nn.Module):
         Args:
             checkpoint_path: a checkpoint directory.
             map_location: where the weights go; the CPU unless given.
-            strict: refuse missing and unexpected weights.
+            strict: refuse missing and unexpected weights; None is the module's `strict_loading`.
             kwargs: arguments of `__init__` that replace the stored ones or were not stored.
 
         Raises:
@@ -290,6 +329,7 @@ class Module(DataHooks, nn.Module):
         arguments = {**state.get("hyper_parameters", {}), **kwargs}
         module = cls(**_accepted(cls, arguments, given=kwargs))
         module.on_load_checkpoint(state)
+        strict = module.strict_loading if strict is None else strict
         weights = (w for w in state["state_dict"].values() if isinstance(w, Tensor))
         found = {w.dtype for w in weights if w.is_floating_point()}
         if len(found) == 1:  # a float64 weight must not pass through a float32 parameter

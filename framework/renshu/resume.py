@@ -68,9 +68,9 @@ def capture(plan: Plan, weights_only: bool = False) -> dict[str, Any]:
 
 def restore_model(plan: Plan, state: dict[str, Any], where: str) -> None:
     """Weights, buffers, and the state of callbacks and data: before the optimisers are made."""
+    plan.module.on_load_checkpoint(state)
     for callback in plan.callbacks:
         callback.on_load_checkpoint(plan.trainer, plan.module, state)
-    plan.module.on_load_checkpoint(state)
     # Before the weights: float64 ones must not pass through float32 parameters.
     plan.precision.convert_module(plan.module)
     load_weights(plan.module, state["state_dict"], where=where)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from renshu import loops, planning, resume
+from renshu.attributes import GONE, KNOWN
 from renshu.callbacks.callback import Callback
 from renshu.checkpoints import Saver, newest, snapshot
 from renshu.checkpoints.codec import encode
@@ -29,7 +29,7 @@ from renshu.module import Module
 from renshu.options import TrainerOptions
 from renshu.plan import VERBS, Plan, overrides
 from renshu.precision import Precision
-from renshu.profiling import make_profiler
+from renshu.profilers import make_profiler
 from renshu.report.environment import write_environment
 from renshu.results import Results, to_host
 from renshu.runs import RunFolder, find_checkpoint, open_run, run_of, runs_root
@@ -75,7 +75,7 @@ def _evaluation(stage: str):  # no return type: type checkers then see the metho
 class Trainer:
     """Trains and evaluates Modules. The arguments are those of `TrainerOptions`.
 
-    What `_KNOWN` lists and every option are attributes as well.
+    What `attributes.KNOWN` lists and every option are attributes as well.
     """
 
     @_options_of(TrainerOptions)
@@ -86,6 +86,7 @@ class Trainer:
         planning.check_options(options)
         several = options.strategy.startswith("ddp")
         devices = resolve(options.accelerator, options.devices, several)
+        self.devices_used = devices
         self.strategy = make_strategy(options.strategy, devices, options.num_nodes)
         self.precision = Precision(options.precision, devices[0])
         self.callbacks: list[Callback] = self._make_callbacks()
@@ -544,12 +545,21 @@ class Trainer:
         """Folder of the run; None when neither logger nor checkpoints need one."""
         return None if self._run is None else self._run.path
 
+    def init_module(self) -> AbstractContextManager[Any]:
+        """`with trainer.init_module():` parameters are made on the device of the run."""
+        return self.strategy.device
+
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        """`print` in the first process only."""
+        if self.strategy.is_global_zero:
+            print(*args, **kwargs)
+
     def __getattr__(self, name: str) -> Any:
-        if name in _KNOWN:
-            return _KNOWN[name](self)
+        if name in KNOWN:
+            return KNOWN[name](self)
         if name in _OPTIONS:
             return getattr(self.options, name)
-        hint = near(name, [*vars(Trainer), *_KNOWN, *_OPTIONS])
+        hint = GONE.get(name) or near(name, [*vars(Trainer), *KNOWN, *_OPTIONS])
         raise AttributeError(f"Trainer has no attribute {name!r}" + (f"; {hint}" if hint else ""))
 
 
@@ -561,43 +571,3 @@ def _in_turns(parts: tuple[list[Any], ...]) -> list[Any]:
         for batch in step
         if batch is not parts
     ]
-
-
-def _length(feed: Any) -> int | float:
-    return math.inf if feed is None or feed.length is None else feed.length
-
-
-def _first_with(attribute: str) -> Callable[[Trainer], Any]:
-    return lambda t: next((c for c in t.callbacks if hasattr(c, attribute)), None)
-
-
-_KNOWN: dict[str, Callable[[Trainer], Any]] = {
-    **dict.fromkeys(("lightning_module", "module", "model"), lambda t: t._require_plan().module),
-    "training": lambda t: t.state_stage == "train",
-    "validating": lambda t: t.state_stage == "validation" and not t.sanity_checking,
-    "testing": lambda t: t.state_stage == "test",
-    "predicting": lambda t: t.state_stage == "predict",
-    "is_global_zero": lambda t: t.strategy.is_global_zero,
-    "logger": lambda t: t.loggers[0] if t.loggers else None,
-    "log_dir": lambda t: t.run_dir and str(t.run_dir),
-    "default_root_dir": lambda t: str(runs_root(t.options.default_root_dir).parent),
-    "checkpoint_callback": _first_with("best_model_path"),
-    "early_stopping_callback": _first_with("patience"),
-    "log_every_n_steps": lambda t: t.options.log_every_n_steps or 50,
-    "datamodule": lambda t: t._plan and t._plan.datamodule,
-    "optimizers": lambda t: t._plan.optimizers if t._plan else [],
-    "optimizer_handles": lambda t: t._plan.handles if t._plan else [],
-    "lr_scheduler_configs": lambda t: t._plan.schedulers if t._plan else [],
-    "last_loss": lambda t: t._plan and t._plan.loss,
-    "max_epochs": lambda t: t._plan.max_epochs if t._plan else t.options.max_epochs,
-    "num_training_batches": lambda t: _length(t._plan and t._plan.feed),
-    "num_val_batches": lambda t: [_length(f) for f in t._plan.val_feeds] if t._plan else [],
-    "evaluation_feeds": lambda t: t._plan.val_feeds if t._plan else [],
-    "rehearsals": lambda t: loops.rehearsals(t._require_plan()),
-    "estimated_stepping_batches": lambda t: planning.estimated_steps(t._require_plan()),
-}
-"""Attribute of the Trainer → how it is found. Before the first fit there is None or an empty list.
-
-Batches are math.inf where a loader does not say; `estimated_stepping_batches` are the optimiser
-steps of the whole fit; `last_loss` is on the device.
-"""

@@ -34,7 +34,8 @@ class DDP(SingleDevice):
 
     def __init__(self, place: Place, device: torch.device, find_unused: bool = False):
         super().__init__(device)
-        self.rank, self.world, self.find_unused = place.rank, place.world, find_unused
+        self.rank, self.local_rank, self.world = place.rank, place.local_rank, place.world
+        self.find_unused = find_unused
         self._parallel: DistributedDataParallel | None = None
         messages.silent = self.rank > 0
         if not dist.is_initialized():

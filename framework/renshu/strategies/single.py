@@ -15,12 +15,13 @@ class SingleDevice:
     Attributes:
         device: where the module and its batches live.
         rank: this process among `world` processes.
+        local_rank: this process among those of its machine.
         world: how many processes take part.
     """
 
     def __init__(self, device: torch.device):
         self.device = device
-        self.rank = 0
+        self.rank = self.local_rank = 0
         self.world = 1
 
     @property

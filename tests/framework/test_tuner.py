@@ -21,7 +21,7 @@ from killing import check_exact
 from renshu.callbacks import BatchSizeFinder, LearningRateFinder
 from renshu.callbacks.lr_finder import LRFinder
 from renshu.errors import ConfigError, RunError
-from renshu.tuning import Tuner
+from renshu.tuner import Tuner
 from small_models import Classifier, digits, equal, loader, trainer, weights
 
 QUIET: dict[str, Any] = {

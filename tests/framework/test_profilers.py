@@ -14,11 +14,11 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import small_models
-from renshu import Callback, loops, profiling
+from renshu import Callback, loops, profilers
 from renshu.callbacks import ModelCheckpoint
 from renshu.errors import ConfigError
 from renshu.loggers import Logger
-from renshu.profiling import LOOP, PassThroughProfiler, Profiler, PyTorchProfiler, SimpleProfiler
+from renshu.profilers import LOOP, PassThroughProfiler, Profiler, PyTorchProfiler, SimpleProfiler
 
 
 class Clock:
@@ -26,7 +26,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
-        monkeypatch.setattr(profiling, "time", SimpleNamespace(perf_counter=lambda: self.now))
+        monkeypatch.setattr(profilers, "time", SimpleNamespace(perf_counter=lambda: self.now))
 
     def spend(self, seconds: float) -> None:
         self.now += seconds
