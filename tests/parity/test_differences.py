@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from compare import classifier, digits, lightning, loader, quiet, train, trainer
+from test_callbacks import stochastic_weight_averaging_of_batch_norm
 from test_optimisation import adversaries, manual_with_two_optimizers, some_losses_are_none
 from torch import nn
 from torch.optim import SGD, Adam
@@ -19,6 +20,7 @@ from torch.optim.lr_scheduler import ExponentialLR, StepLR
 from torch.utils.data import DataLoader, Dataset
 
 import renshu
+import renshu.utilities
 from renshu.errors import ConfigError
 
 PAGE = Path(__file__).parent / "differences.md"
@@ -293,6 +295,13 @@ def test_an_epochs_mean_is_summed_in_float64() -> None:
     assert mean(renshu) == pytest.approx(exact, rel=1e-12)
 
 
+def test_the_pass_for_batch_norms_statistics_is_no_training() -> None:
+    ours = train(renshu, stochastic_weight_averaging_of_batch_norm, listen=False)
+    theirs = train(lightning, stochastic_weight_averaging_of_batch_norm, listen=False)
+    assert len(ours.logged["train_loss"]) == ours.steps == 4 * 6
+    assert len(theirs.logged["train_loss"]) == theirs.steps == 4 * 6 + 1
+
+
 def test_log_with_neither_step_nor_epoch_is_allowed() -> None:
     def logging(pl: Any) -> Any:
         class Net(classifier(pl)):
@@ -316,6 +325,15 @@ def test_a_list_of_batches_is_a_loader() -> None:
     assert runner.num_training_batches == 6
     assert runner.num_val_batches == [3]
     fit(renshu, usual, loader())
+    assert_equal_weights(module, usual)
+
+
+def test_training_may_read_loaders_one_after_the_other() -> None:
+    module, usual = classifier(renshu)(), classifier(renshu)()
+    images, labels = digits()
+    parts = [[(images[:8], labels[:8])], [(images[i : i + 8], labels[i : i + 8]) for i in (8, 16)]]
+    fit(renshu, module, renshu.utilities.CombinedLoader(parts, "sequential"))
+    fit(renshu, usual, loader(24))
     assert_equal_weights(module, usual)
 
 
