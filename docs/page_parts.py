@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable
 from dataclasses import fields
@@ -9,12 +10,14 @@ from difflib import unified_diff
 from pathlib import Path
 from typing import Any
 
+from renshu.attributes import KNOWN
 from renshu.cli.main import COMMANDS
 from renshu.cli.options import attribute_help
 from renshu.options import TrainerOptions
+from renshu.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
-_PART = re.compile(r"<!-- (options|commands|diff) ?(.*?) ?-->")
+_PART = re.compile(r"<!-- (options|commands|diff|entry|known) ?(.*?) ?-->")
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -47,5 +50,27 @@ def diff(before: str, after: str) -> str:
     return "\n".join([f"`{before}` → `{after}`", "", "```diff", *lines, "```"])
 
 
+def entry(name: str) -> str:
+    """A method that the Trainer makes at run time, with its signature and docstring."""
+    method = getattr(Trainer, name)
+    arguments = [str(a).replace("'", "") for a in inspect.signature(method).parameters.values()][1:]
+    text = ",\n    ".join(arguments)
+    head = f"### `{name}` {{: #renshu.trainer.Trainer.{name}}}"
+    returns = str(inspect.signature(method).return_annotation)
+    signature = f"```py\n{name}(\n    {text},\n) -> {returns}\n```"
+    return "\n\n".join([head, signature, inspect.getdoc(method) or ""])
+
+
+def known() -> str:
+    """What a Trainer knows beside its properties and options."""
+    return ", ".join(f"`{name}`" for name in sorted(KNOWN))
+
+
 _HEADS = ("---", "+++")
-_PARTS: dict[str, Callable[..., str]] = {"options": options, "commands": commands, "diff": diff}
+_PARTS: dict[str, Callable[..., str]] = {
+    "options": options,
+    "commands": commands,
+    "diff": diff,
+    "entry": entry,
+    "known": known,
+}
