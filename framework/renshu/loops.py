@@ -172,7 +172,11 @@ def _automatic(plan: Plan, batch: Any, index: int) -> Any:
         if plan.weighs:
             _rescale(plan)
         stepped = not plan.skips or _is_finite(plan)
-        for optimizer in plan.optimizers if stepped else ():
+        due = plan.optimizers
+        if not plan.every_step:
+            now = plan.progress.step
+            due = [config.optimizer for config in plan.configs if config.is_due(now)]
+        for optimizer in due if stepped else ():
             plan.prepare(optimizer)
             if scaler is None:
                 optimizer.step()
@@ -198,6 +202,8 @@ def _forward_backward(plan: Plan, batch: Any, index: int) -> Any:
             output = step(*arguments)
     if output is None:
         return None
+    if isinstance(output, dict) and "losses" in output:
+        return _backward_each(plan, output, index)
     loss, items = (output, None) if isinstance(output, Tensor) else _read_loss(output)
     if not loss.requires_grad:
         raise _no_graph(plan, loss)
@@ -217,6 +223,38 @@ def _forward_backward(plan: Plan, batch: Any, index: int) -> Any:
         loss.backward()
     for hook in plan.hooks["on_after_backward"]:
         hook()
+    plan.window.batches += 1
+    return output
+
+
+def _backward_each(plan: Plan, output: dict[str, Any], index: int) -> Any:
+    """Gradients of each optimiser's own loss, for its parameters alone; nobody steps in between.
+
+    So no optimiser changes what another one's graph needs, and both networks of a GAN learn from
+    one forward pass without manual optimisation.
+    """
+    losses, known = output["losses"], [config.name for config in plan.configs]
+    if wrong := [name for name in losses if name not in known]:
+        where = f"{type(plan.module).__name__}.training_step"
+        raise unknown("optimiser", wrong[0], map(str, known), where)
+    if plan.weighs or plan.closure:
+        said = "losses by optimiser go with one process, without accumulation and closures"
+        raise ConfigError(said, mend="return one loss, or automatic_optimization = False")
+    _zero_gradients(plan, index)
+    step = plan.progress.step
+    due = [config for config in plan.configs if config.name in losses and config.is_due(step)]
+    for config in due:
+        loss = losses[config.name]
+        plan.watched.append((step, f"loss of {config.name}", loss.detach()))
+        for hook in plan.hooks["on_before_backward"]:
+            hook(loss)
+        if plan.precision.scaler is not None:
+            loss = plan.precision.scaler.scale(loss)
+        own = [p for p in parameters(config.optimizer) if p.requires_grad]
+        loss.backward(inputs=own, retain_graph=config is not due[-1])
+    for hook in plan.hooks["on_after_backward"]:
+        hook()
+    plan.loss = sum(loss.detach() for loss in losses.values())  # type: ignore[assignment]
     plan.window.batches += 1
     return output
 

@@ -50,8 +50,8 @@ class Module(DataHooks, nn.Module):
         """One batch → loss.
 
         Returns a 0-dim loss Tensor; or a dict with "loss" (a mean) and, when the mean is over
-        something else than the batch's samples, "num_items"; or "loss_sum" and "num_items"; or None
-        to leave the batch out.
+        something else than the batch's samples, "num_items"; or "loss_sum" and "num_items"; or with
+        named optimisers "losses", one for each name; or None to leave the batch out.
         """
         raise ConfigError(
             f"{type(self).__name__} has no training_step",

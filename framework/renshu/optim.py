@@ -18,7 +18,30 @@ from renshu.intervals import Interval
 if TYPE_CHECKING:
     from renshu.plan import Plan
 
-_OPTIMIZER_KEYS = ("optimizer", "lr_scheduler", "monitor", "frequency")
+_OPTIMIZER_KEYS = (
+    *("optimizer", "lr_scheduler", "monitor", "name", "frequency"),
+    *("gradient_clip_val", "gradient_clip_algorithm"),
+)
+
+
+@dataclass
+class OptimizerConfig:
+    """An optimiser, and how it is stepped in automatic optimisation.
+
+    With a `name` training_step may return `{"losses": {name: loss}}`: each optimiser's parameters
+    get the gradients of its own loss. It steps at every `frequency`-th of the fit's steps, and
+    clips by its own limit where one is given.
+    """
+
+    optimizer: Optimizer
+    name: str | None = None
+    frequency: int = 1
+    gradient_clip_val: float | None = None
+    gradient_clip_algorithm: str | None = None
+
+    def is_due(self, step: int) -> bool:
+        """Whether it steps in the step under way, counted from 0."""
+        return (step + 1) % self.frequency == 0
 
 
 @dataclass
@@ -38,17 +61,17 @@ class SchedulerConfig:
         return self.every or Interval(self.frequency, f"{self.interval}s")
 
 
-def read_optimizers(value: Any, where: str) -> tuple[list[Optimizer], list[SchedulerConfig]]:
+def read_optimizers(value: Any, where: str) -> tuple[list[OptimizerConfig], list[SchedulerConfig]]:
     """Lightning's six forms of configure_optimizers' result.
 
-    None; one optimiser; a list of them; a dict with "optimizer" and perhaps "lr_scheduler"; a list
-    of such dicts; a pair (optimisers, schedulers). A scheduler is one itself or a dict with the
-    keys scheduler, interval, frequency, monitor, strict, name, every.
+    None; one optimiser; a list of them; a dict with "optimizer", perhaps "lr_scheduler" and what
+    `OptimizerConfig` has; a list of such dicts; a pair (optimisers, schedulers). A scheduler is one
+    itself or a dict with the keys scheduler, interval, frequency, monitor, strict, name, every.
 
     Raises:
         ConfigError: anything else, with the key or value that is wrong.
     """
-    schedulers: list[Any] = []
+    schedulers, configs = list[Any](), list[OptimizerConfig]()
     if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], (list, tuple)):
         optimizers, schedulers = list(value[0]), as_list(value[1])
     else:
@@ -56,16 +79,25 @@ def read_optimizers(value: Any, where: str) -> tuple[list[Optimizer], list[Sched
         for number, item in enumerate(optimizers):
             if isinstance(item, Mapping):
                 _check_keys(item, _OPTIMIZER_KEYS, "optimizer", where)
-                optimizers[number] = item["optimizer"]
+                own = {k: v for k, v in item.items() if k not in ("lr_scheduler", "monitor")}
+                optimizers[number] = OptimizerConfig(**own)
                 if (scheduler := item.get("lr_scheduler")) is not None:
                     # What it watches may be said beside it.
                     schedulers.append({"monitor": item.get("monitor"), **_as_dict(scheduler)})
-    for optimizer in optimizers:
-        if not isinstance(optimizer, Optimizer):
-            said = f"configure_optimizers gave a {type(optimizer).__name__}"
+    for item in optimizers:
+        config = item if isinstance(item, OptimizerConfig) else OptimizerConfig(item)
+        if not isinstance(config.optimizer, Optimizer):
+            said = f"configure_optimizers gave a {type(config.optimizer).__name__}"
             forms = "optimisers, dicts with 'optimizer', or (optimisers, schedulers)"
             raise ConfigError(said, where=where, allowed=forms)
-    return optimizers, [_scheduler(scheduler, where) for scheduler in schedulers]
+        if not isinstance(config.frequency, int) or config.frequency < 1:
+            said = f"optimiser frequency {config.frequency!r}"
+            raise ConfigError(said, where=where, allowed="1, 2, 3 …")
+        configs.append(config)
+    names = [config.name for config in configs if config.name is not None]
+    if len(names) > len(set(names)):
+        raise ConfigError(f"two optimisers have one name: {', '.join(names)}", where=where)
+    return configs, [_scheduler(scheduler, where) for scheduler in schedulers]
 
 
 def _as_dict(scheduler: Any) -> Mapping[str, Any]:

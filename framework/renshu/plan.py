@@ -17,7 +17,7 @@ from renshu.data import DataModule, cast, move
 from renshu.feed import Feed
 from renshu.intervals import Interval, Progress
 from renshu.module import Module
-from renshu.optim import SchedulerConfig
+from renshu.optim import OptimizerConfig, SchedulerConfig
 from renshu.results import Results
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ class Plan:
         feed: training batches; None in an evaluation.
         val_feeds: the batches of an evaluation, one feed a loader.
         given: stage → the loaders that the user gave directly, if any.
+        every_step: every optimiser steps in every step.
         closure: the optimiser is given a closure: LBFGS, or an own `optimizer_step`.
         step: what runs `training_step`; of several processes, so that gradients are averaged.
         takes: how many arguments `training_step` takes.
@@ -109,7 +110,9 @@ class Plan:
     given: dict[str, Any] = field(default_factory=dict)
     sanity_batches: int = 0
 
+    configs: list[OptimizerConfig] = field(default_factory=list)
     optimizers: list[Optimizer] = field(default_factory=list)
+    every_step: bool = True
     schedulers: list[SchedulerConfig] = field(default_factory=list)
     handles: list[Any] = field(default_factory=list)
     automatic: bool = True
@@ -195,8 +198,11 @@ class Plan:
             self.precision.scaler.unscale_(optimizer)
         for hook in self.hooks["on_before_optimizer_step"]:
             hook(optimizer)
-        limit = self.options.gradient_clip_val
-        algorithm = self.options.gradient_clip_algorithm or "norm"
+        limit, algorithm = self.options.gradient_clip_val, self.options.gradient_clip_algorithm
+        for config in self.configs:
+            if config.optimizer is optimizer and config.gradient_clip_val is not None:
+                limit, algorithm = config.gradient_clip_val, config.gradient_clip_algorithm
+        algorithm = algorithm or "norm"
         if self.automatic and self.clip_by_module:
             self.module.configure_gradient_clipping(optimizer, limit, algorithm)
         elif self.automatic and limit:

@@ -145,7 +145,9 @@ def plan_optimisation(plan: Plan) -> None:
     """Optimisers, schedulers, and which of the ways through a step this fit takes."""
     module, scaler = plan.module, plan.precision.scaler
     where = f"{type(module).__name__}.configure_optimizers"
-    plan.optimizers, plan.schedulers = read_optimizers(module.configure_optimizers(), where)
+    plan.configs, plan.schedulers = read_optimizers(module.configure_optimizers(), where)
+    plan.optimizers = [config.optimizer for config in plan.configs]
+    plan.every_step = all(config.frequency == 1 for config in plan.configs)
     plan.handles = [OptimizerHandle(optimizer, plan) for optimizer in plan.optimizers]
     plan.automatic = module.automatic_optimization
     needs_closure = any(isinstance(optimizer, LBFGS) for optimizer in plan.optimizers)
