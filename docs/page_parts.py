@@ -1,4 +1,4 @@
-"""What pages hold that is made from the code: the options, the commands, diffs of examples."""
+"""What pages hold that is made from the code: options, commands, examples and their diffs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from renshu.options import TrainerOptions
 from renshu.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
-_PART = re.compile(r"<!-- (options|commands|diff|entry|known) ?(.*?) ?-->")
+_PART = re.compile(r"<!-- (options|commands|diff|entry|file|known) ?(.*?) ?-->")
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -61,6 +61,11 @@ def entry(name: str) -> str:
     return "\n\n".join([head, signature, inspect.getdoc(method) or ""])
 
 
+def file(name: str) -> str:
+    """A Python file of the repository in full."""
+    return f"```py\n{(ROOT / name).read_text('utf-8')}```"
+
+
 def known() -> str:
     """What a Trainer knows beside its properties and options."""
     return ", ".join(f"`{name}`" for name in sorted(KNOWN))
@@ -72,5 +77,6 @@ _PARTS: dict[str, Callable[..., str]] = {
     "commands": commands,
     "diff": diff,
     "entry": entry,
+    "file": file,
     "known": known,
 }

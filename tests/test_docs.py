@@ -17,6 +17,7 @@ import pytest
 import renshu
 import renshu.callbacks
 import renshu.loggers
+from browser import chromium
 from renshu.cli.main import COMMANDS
 from renshu.options import TrainerOptions
 
@@ -25,8 +26,7 @@ BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
 def blocks(page: Path) -> list[str]:
-    # What is included from a file is tested as that file.
-    return [code for code in BLOCK.findall(page.read_text("utf-8")) if "--8<--" not in code]
+    return BLOCK.findall(page.read_text("utf-8"))
 
 
 PAGES = [page for page in sorted(DOCS.glob("*.md")) if blocks(page)]
@@ -97,6 +97,16 @@ def test_no_page_fetches_anything_from_elsewhere(site: Path, pages: dict[str, Pa
     assert not [url for url in fetched if re.match(r"(https?:)?//", url)]
     styles = "".join(file.read_text("utf-8") for file in site.rglob("*.css"))
     assert not re.search(r"(@import|url\()\s*['\"]?(https?:)?//", styles)
+
+
+@pytest.mark.slow
+def test_a_browser_asks_for_nothing_beyond_the_folder(site: Path, tmp_path: Path) -> None:
+    with chromium(tmp_path / "profile") as browser:
+        for name in ("index", "trainer", "converting"):
+            with browser.page((site / f"{name}.html").as_uri()) as page:
+                page.wait("document.querySelector('h1') !== null")
+                asked = {address.split(":")[0] for address in page.requests()}
+                assert asked <= {"file", "data", "blob"}, page.requests()
 
 
 def test_every_public_name_has_its_place(pages: dict[str, Page]) -> None:
