@@ -1,7 +1,4 @@
-"""Callbacks that change the training, and several training loaders: the same as in Lightning.
-
-# capabilities C3 D2 E
-"""
+"""Callbacks that change the training, and several training loaders: the same as in Lightning."""
 
 from __future__ import annotations
 
@@ -159,6 +156,7 @@ CASES = [
 ]
 
 
+# capabilities D2 E
 @pytest.mark.parametrize("build", cases(CASES))
 def test_trains_the_same(build: Build) -> None:
     assert_same(build)

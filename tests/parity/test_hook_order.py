@@ -1,7 +1,4 @@
-"""Hooks are called in the order recorded from Lightning, which is still Lightning's.
-
-# capabilities B5
-"""
+"""Hooks are called in the order recorded from Lightning, which is still Lightning's."""
 
 from __future__ import annotations
 
@@ -16,6 +13,7 @@ import renshu
 RECORDED = json.loads(FILE.read_text())
 
 
+# capabilities B5
 def test_every_run_is_recorded() -> None:
     assert [*RECORDED] == ["version", *RUNS]
     assert lightning.__version__.startswith("2.6")

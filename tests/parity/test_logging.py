@@ -1,7 +1,4 @@
-"""log() and what comes of it: the same names, steps and values as in Lightning.
-
-# capabilities B3 D2 E
-"""
+"""log() and what comes of it: the same names, steps and values as in Lightning."""
 
 from __future__ import annotations
 
@@ -51,6 +48,7 @@ HOW: dict[str, dict[str, Any]] = {
 _NO_STEP = "values of single validation batches are not sent to the loggers"
 
 
+# capabilities B3 D2 E
 @pytest.mark.parametrize("how", cases(HOW))
 def test_logs_the_same_in_training_steps(how: dict[str, Any]) -> None:
     assert_same(logging_with("train", how))

@@ -1,7 +1,4 @@
-"""When batches, validations and stops come, and what data look like: the same as in Lightning.
-
-# capabilities C1 C2 C6 D1 D3
-"""
+"""When batches, validations and stops come, and what data look like: the same as in Lightning."""
 
 from __future__ import annotations
 
@@ -72,6 +69,7 @@ INTERVALS: dict[str, dict[str, Any]] = {
 }
 
 
+# capabilities C1 C2 C6 D1 D3
 @pytest.mark.parametrize("options", cases(INTERVALS))
 def test_runs_the_same_with(options: dict[str, Any]) -> None:
     assert_same(lambda pl: job(classifier(pl), **options))

@@ -1,7 +1,4 @@
-"""Optimisers, schedulers, accumulation, clipping, manual optimisation: same training as Lightning.
-
-# capabilities B2 B4 C5
-"""
+"""Optimisers, schedulers, accumulation, clipping, manual optimisation: trained as by Lightning."""
 
 from __future__ import annotations
 
@@ -424,6 +421,7 @@ SCHEDULES = [
 ]
 
 
+# capabilities B2 B4 C5
 @pytest.mark.parametrize("build", cases(CASES))
 def test_trains_the_same(build: Build) -> None:
     assert_same(build)

@@ -1,7 +1,4 @@
-"""Checkpoints, hyper-parameters, averages, and evaluations: the same as in Lightning.
-
-# capabilities B1 C1 E
-"""
+"""Checkpoints, hyper-parameters, averages, and evaluations: the same as in Lightning."""
 
 from __future__ import annotations
 
@@ -63,6 +60,7 @@ SAVING: dict[str, dict[str, Any]] = {
 }
 
 
+# capabilities B1 C1 E
 @pytest.mark.parametrize("how", cases(SAVING))
 def test_saves_the_same_checkpoints(how: dict[str, Any]) -> None:
     assert_same(lambda pl: saving(pl, **how))
