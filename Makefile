@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 PARALLEL ?= -n 2 --dist loadfile
 
-.PHONY: demo test test-slow nightly lint format bench size wheel-test lowest-test clean
+.PHONY: demo test test-slow nightly lint format bench size docs wheel-test lowest-test clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/renshu demo
@@ -36,6 +36,10 @@ bench: $(VENV)/dev.stamp
 
 size:
 	$(PYTHON) tools/size.py
+
+# The pages, in build/docs: built without a network.
+docs: $(VENV)/dev.stamp
+	$(BIN)/mkdocs build --strict --quiet
 
 # The tests against the built wheel, in an environment that cannot see the checkout.
 wheel-test: $(VENV)/dev.stamp

@@ -14,6 +14,7 @@ def run(script: Path, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
+# capabilities A1 A3
 def test_the_classifier_learns_the_digits_and_leaves_a_run(root: Path, run_dir: Path) -> None:
     done = run(root / "examples" / "classifier.py", run_dir)
     assert done.returncode == 0, done.stderr

@@ -167,7 +167,7 @@ def _automatic(plan: Plan, batch: Any, index: int) -> Any:
     """Forward, backward, and the optimisers' step when the window is full."""
     output = _forward_backward(plan, batch, index)
     window = plan.window
-    if window.batches == plan.accumulate or (plan.feed.last and window.batches):
+    if window.batches >= plan.accumulate or (plan.feed.last and window.batches):
         scaler, precision = plan.precision.scaler, plan.precision
         if plan.weighs:
             _rescale(plan)
@@ -601,14 +601,15 @@ def _outputs(plan: Plan, stage: str, results: Results) -> Iterator[tuple[int, An
                 batch = transfer(batch, number)
             results.batch, results.count = batch, count
             # Another process's samples, only so that all take as many steps: they must not count.
-            kept = metric_states(plan.module) if count == 0 else {}
-            for hook in start:
+            padded = count == 0
+            kept = metric_states(plan.module) if padded else {}
+            for hook in () if padded else start:
                 hook(batch, index, number)
             with plan.forward or nullcontext():
                 output = step(*(batch, index, number)[:takes])
-            for hook in end:
+            for hook in () if padded else end:
                 hook(output, batch, index, number)
-            if count == 0:
+            if padded:
                 load_metric_states(plan.module, kept, plan.strategy.device)
             else:
                 yield number, output

@@ -204,7 +204,7 @@ class Trainer:
         if datamodule is not None:
             datamodule.trainer = self
         self._plan = plan = Plan(self, module, datamodule, self.callbacks, stage)
-        self.interrupted = False
+        self.interrupted = self.strategy.broken = False
         self.forget()
         return plan
 
@@ -334,6 +334,7 @@ class Trainer:
             status = "success" if plan.signal is None else "interrupted"
         except BaseException as error:
             plan.module.__dict__["_results"] = None
+            self.strategy.broken = True
             plan.call("on_exception", error)
             feeds = [feed for feed in (plan.feed, *plan.val_feeds) if feed is not None]
             for lost in filter(None, (feed.lost_worker(error) for feed in feeds)):

@@ -170,6 +170,7 @@ def test_a_frozen_part_stays_in_eval_mode_and_its_statistics_stay() -> None:
     assert not torch.equal(module.net[2].running_mean, torch.zeros(10))
 
 
+# capabilities B6
 def test_nested_batches_move_and_plain_torch_can_use_a_module() -> None:
     from collections import namedtuple
 

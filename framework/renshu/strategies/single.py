@@ -17,7 +17,10 @@ class SingleDevice:
         rank: this process among `world` processes.
         local_rank: this process among those of its machine.
         world: how many processes take part.
+        broken: this process has failed: it must not wait for the others any more.
     """
+
+    broken = False
 
     def __init__(self, device: torch.device):
         self.device = device

@@ -30,6 +30,7 @@ def without(name: str) -> Callable[[str], str]:
     return lacking
 
 
+# capabilities A4
 def test_a_usable_machine_is_told_in_words_and_in_json(capsys: pytest.CaptureFixture[str]):
     assert main(["doctor"]) == 0
     text = capsys.readouterr().out
