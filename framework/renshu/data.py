@@ -17,8 +17,34 @@ if TYPE_CHECKING:
     from renshu.trainer import Trainer
 
 
+_KEY = 'a key of Lightning\'s files; `checkpoint["hyper_parameters"]`'
+GONE = {
+    "CHECKPOINT_HYPER_PARAMS_KEY": _KEY,
+    "CHECKPOINT_HYPER_PARAMS_NAME": _KEY,
+    "CHECKPOINT_HYPER_PARAMS_TYPE": _KEY,
+    "allow_zero_length_dataloader_with_multiple_devices": "`limit_val_batches=0` leaves one out",
+    "configure_sharded_model": "`configure_model`",
+    "fabric": "there is no Fabric; `Trainer`",
+    "on_gpu": "`module.device` says it",
+    "on_test_model_train": "each part goes back to its mode; `on_test_end` for more",
+    "on_validation_model_train": "each part goes back to its mode; `on_validation_end` for more",
+    "remove_ignored_hparams": "`save_hyperparameters(ignore=[...])`",
+    "to_tensorrt": "`torch.export` and the vendor's converter",
+    "to_torchscript": "TorchScript is deprecated in torch; `torch.export`",
+}
+"""Attributes of Lightning's modules that are not here, and what to use instead."""
+
+
 class DataHooks(HyperParameters):
     """What may be said about the data, in a DataModule or in the Module itself."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name in GONE:
+            raise AttributeError(f"{type(self).__name__} has no {name!r}; {GONE[name]}")
+        inherited = getattr(super(), "__getattr__", None)
+        if inherited is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return inherited(name)
 
     def prepare_data(self) -> None:
         """Download and convert; called once, on one process."""

@@ -468,3 +468,40 @@ def test_two_optimisers_that_share_a_parameter_are_refused() -> None:
 
     with pytest.raises(ConfigError, match="share a parameter"):
         fit(renshu, Net(), loader())
+
+
+# --- evaluation
+
+
+def test_an_epoch_cut_short_ends_as_every_epoch() -> None:
+    class Cut(classifier(renshu)):
+        def on_train_batch_start(self, batch: Any, batch_idx: int) -> Any:
+            return -1 if batch_idx == 4 else None
+
+    runner = fit(renshu, Cut(), loader(), loader(24))
+    assert runner.global_step == 4
+    assert "val_loss" in runner.callback_metrics
+
+
+def test_single_batches_of_an_evaluation_are_not_sent_to_loggers() -> None:
+    sent: list[str] = []
+
+    class Kept(renshu.loggers.Logger):
+        def log_metrics(self, metrics: Any, step: int) -> None:
+            sent.extend(metrics)
+
+    class Steps(classifier(renshu)):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self.log("each", self.loss(batch), on_step=True, on_epoch=True)
+
+    runner = fit(renshu, Steps(), loader(), loader(24), logger=Kept())
+    assert "each_epoch" in sent and "each_step" not in sent
+    assert "each_epoch" in runner.callback_metrics
+
+
+def test_measuring_alone_opens_no_run() -> None:
+    module = classifier(renshu)()
+    with quiet(renshu):
+        found = trainer(renshu, logger=True).validate(module, loader(24), verbose=False)
+    assert found[0]["val_loss"] > 0
+    assert not Path("runs").exists()

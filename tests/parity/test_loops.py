@@ -135,14 +135,6 @@ def stopped_by_validation(pl: Any) -> Job:
     return job(Net, val_check_interval=2)
 
 
-def epoch_cut_short(pl: Any) -> Job:
-    class Net(classifier(pl)):
-        def on_train_batch_start(self, batch: Any, batch_idx: int) -> Any:
-            return -1 if batch_idx == 4 else None
-
-    return job(Net)
-
-
 def an_exception(pl: Any) -> Job:
     class Net(classifier(pl)):
         def training_step(self, batch: Any, batch_idx: int) -> Any:
@@ -333,7 +325,6 @@ CASES = [
     stopped_by_a_hook,
     stopped_by_a_hook_before_min_steps,
     stopped_by_validation,
-    epoch_cut_short,
     an_exception,
     dict_batches,
     iterable_data,
@@ -354,11 +345,6 @@ CASES = [
 ]
 
 
-DEFECTS = {
-    "epoch_cut_short": "validation runs after on_train_batch_start returned -1",
-}
-
-
-@pytest.mark.parametrize("build", cases(CASES, DEFECTS))
+@pytest.mark.parametrize("build", cases(CASES))
 def test_trains_the_same(build: Build) -> None:
     assert_same(build)

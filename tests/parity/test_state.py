@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -194,10 +193,6 @@ def alone_validated(pl: Any) -> Job:
     )
 
 
-def logged_by_validation_alone(pl: Any) -> Job:
-    return dataclasses.replace(alone_validated(pl), options={})
-
-
 def alone_tested(pl: Any) -> Job:
     class Net(classifier(pl)):
         def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
@@ -360,7 +355,6 @@ CASES = [
     continued,
     weights_only,
     alone_validated,
-    logged_by_validation_alone,
     alone_tested,
     predicted,
     evaluated_after_the_fit,
@@ -371,11 +365,8 @@ CASES = [
     epochs_after_the_fit,
     stage_of_the_sanity_check,
 ]
-DEFECTS = {
-    "logged_by_validation_alone": "loggers get nothing outside of fit",
-}
 
 
-@pytest.mark.parametrize("build", cases(CASES, DEFECTS))
+@pytest.mark.parametrize("build", cases(CASES))
 def test_does_the_same(build: Build) -> None:
     assert_same(build)

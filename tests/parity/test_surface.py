@@ -7,7 +7,6 @@ import re
 from typing import Any
 
 import pytest
-from compare import cases
 from surface import FILE, has, lacking, ours, surfaces
 
 SURFACE: dict[str, Any] = json.loads(FILE.read_text())
@@ -52,12 +51,9 @@ def test_what_is_not_the_same_says_how_or_why(section: str, kind: str) -> None:
 
 
 CLASSES = {name: name for name in ("renshu.LightningModule", "renshu.LightningDataModule")}
-_NAMELESS = dict.fromkeys(CLASSES, "the error names no replacement")
 
 
-@pytest.mark.parametrize(
-    "section", cases({"renshu.Trainer": "renshu.Trainer"} | CLASSES, _NAMELESS)
-)
+@pytest.mark.parametrize("section", ["renshu.Trainer", *CLASSES])
 def test_a_refused_attribute_names_its_replacement(section: str) -> None:
     """What stands in backticks in surface.json has to stand in the error."""
     found = ours(section)
