@@ -6,10 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from renshu.callbacks.callback import Callback
+from renshu.data import move
 
 if TYPE_CHECKING:
     from renshu.module import Module
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class ModelSummary(Callback):
-    """Prints the table before training.
+    """Prints the table before training, and FLOPs where the module has an `example_input_array`.
 
     Args:
         max_depth: how deep to list parts; 1 is the module's own children, -1 all, 0 totals alone.
@@ -27,7 +29,10 @@ class ModelSummary(Callback):
     max_depth: int = 1
 
     def on_fit_start(self, trainer: Trainer, module: Module) -> None:
-        module.print(summarize(module, self.max_depth))
+        text = summarize(module, self.max_depth)
+        if module.example_input_array is not None:
+            text += f", {_flops(module):,} FLOPs a forward pass of example_input_array"
+        module.print(text)
 
 
 def summarize(module: nn.Module, max_depth: int = 1) -> str:
@@ -49,6 +54,24 @@ def summarize(module: nn.Module, max_depth: int = 1) -> str:
     size = sum(p.numel() * p.element_size() for p in parameters if not is_lazy(p)) / 1e6
     total = f"{_count(parameters):,} parameters, {trained:,} of them trained, {size:,.3f} MB"
     return "\n".join([*(lines if len(lines) > 1 else ()), total])
+
+
+def _flops(module: Module) -> int:
+    """Floating-point operations for the example, counted without touching module or generators."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    example = module.example_input_array
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        if isinstance(example, dict):
+            module(**move(example, module.device))
+        else:
+            given = example if isinstance(example, tuple) else (example,)
+            module(*move(given, module.device))
+    for part, training in modes:
+        part.training = training
+    return counter.get_total_flops()
 
 
 def _count(parameters: Iterable[Tensor]) -> int:

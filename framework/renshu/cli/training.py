@@ -64,7 +64,7 @@ class _Record(Callback):
             self.session.run_dir = _relative(trainer.run_dir)
 
     def on_sanity_check_start(self, trainer: Any, module: Any) -> None:
-        if run_dir := self.session.run_dir:
+        if (run_dir := self.session.run_dir) and trainer.is_global_zero:
             write_atomically(run_dir / "config.yaml", [yaml_file.dumps(self.request.config)])
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
@@ -102,9 +102,12 @@ def train(request: Request, session: Session) -> Result:
         return Result(None)
     run_dir = _relative(trainer.run_dir)
     _use_best(trainer, module)
-    request.task.load("finish")(module, data, run_dir)
+    if trainer.is_global_zero:
+        request.task.load("finish")(module, data, run_dir)
+    # The other processes of a run wait here for the first one.
     trainer.save_checkpoint(run_dir / trained.MODEL, weights_only=True)
-    trainer.wait_for_checkpoints()
+    if not trainer.is_global_zero:
+        raise SystemExit(0)
     return Result(run_dir, write_report(run_dir), trained.figures(run_dir, "test"))
 
 

@@ -45,3 +45,22 @@ def test_shared_and_lazy_parameters() -> None:
 def test_it_is_printed_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tiny.trainer(tmp_path, ModelSummary(max_depth=0), max_epochs=1).fit(tiny.Tiny(), tiny.loader())
     assert "49 parameters, 49 of them trained" in capsys.readouterr().out
+
+
+# capabilities C4 E
+@pytest.mark.parametrize("form", ["tensor", "tuple", "dict"])
+def test_flops_of_the_example(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    class Counted(tiny.Tiny):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.net(x)
+
+    module, example = Counted(), torch.zeros(5, 4)
+    module.example_input_array = {"tensor": example, "tuple": (example,), "dict": {"x": example}}[
+        form
+    ]
+    tiny.trainer(tmp_path, ModelSummary(), max_epochs=1).fit(module, tiny.loader())
+    # Two linear layers, 4 to 6 and 6 to 1: a multiplication and an addition for each weight.
+    assert f"{5 * 2 * (4 * 6 + 6 * 1):,} FLOPs" in capsys.readouterr().out
+    assert module.net[1].num_batches_tracked == 4 * 1
