@@ -139,6 +139,17 @@ def test_ctrl_c_stops_and_saves() -> None:
     assert nobody_left()
 
 
+def test_the_command_line_trains_in_two_processes_and_speaks_once() -> None:
+    command = ["train", "image_classification", "--trainer.devices", "2"]
+    command += ["--trainer.strategy", "ddp", "--trainer.max_epochs", "1", "--trainer.run", "two"]
+    done = subprocess.run(
+        [sys.executable, "-m", "renshu", *command], capture_output=True, text=True, timeout=170
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("report ") == 1 and done.stderr.count("pictures 8×8") == 1
+    assert Path("runs/two/report.html").is_file() and Path("runs/two/model").is_dir()
+
+
 def nobody_left() -> bool:
     """Whether no process of the program is there 10 seconds later."""
     for _ in range(100):
