@@ -301,6 +301,8 @@ def make_feed(
             where=name,
             allowed="a DataLoader, or a list or other iterable of batches that can begin anew",
         )
+    if share is not None and share.world > 1:
+        say(f"{name}: an iterable is not shared out; it has to look at the process's rank itself")
     return IterableFeed(loader, seed, name, limit=limit)
 
 

@@ -500,7 +500,7 @@ def refuse_non_finite(plan: Plan, read: list[float] | None = None, weights: bool
     ]
     if not found and weights and not finite_parameters(plan.module):
         found = [f"a parameter is NaN or infinite after optimiser step {plan.progress.step}"]
-    found = next(filter(None, plan.strategy.gather(found)), [])
+    found = next(filter(None, plan.strategy.gather(found, "the look for NaN")), [])
     if found:
         raise NonFiniteError(
             found[0],

@@ -263,9 +263,12 @@ class Module(DataHooks, nn.Module):
         With `sync_grads` the own part keeps its gradient. All processes have to call it.
         """
         strategy = self.trainer.strategy
+        gather = strategy.gather
 
         def gathered(tensor: Tensor) -> Tensor:
-            parts = [part.to(tensor.device) for part in strategy.gather(tensor.detach().cpu())]
+            parts = [
+                part.to(tensor.device) for part in gather(tensor.detach().cpu(), "all_gather()")
+            ]
             if sync_grads:
                 parts[strategy.rank] = tensor
             return torch.stack(parts) if strategy.world > 1 else tensor

@@ -223,7 +223,7 @@ class Plan:
         """All processes: the first one's clock, a stop that any asks for, a signal that any got."""
         if not self.alone:
             seconds = time.monotonic() - self.started
-            heard = self.strategy.gather((seconds, self.halt, self.asked))
+            heard = self.strategy.gather((seconds, self.halt, self.asked), "the end of its events")
             self.progress.seconds = heard[0][0]
             self.signal = next((number for _, _, number in heard if number), None)
             self.halt = any(halt for _, halt, _ in heard) or self.signal is not None

@@ -156,7 +156,8 @@ class Results:
             (None if e.total is None else s, e.weight)
             for e, s in zip(mine.values(), sums, strict=True)
         ]
-        everyone = [dict(rows) for rows in strategy.gather(list(zip(mine, told, strict=True)))]
+        rows = list(zip(mine, told, strict=True))
+        everyone = [dict(theirs) for theirs in strategy.gather(rows, "an epoch's values")]
         for rank, rows in enumerate(everyone):
             if other := sorted(rows.keys() ^ everyone[0].keys()):
                 said = f"process {rank} and process 0 logged different values: {', '.join(other)}"

@@ -105,7 +105,7 @@ class Trainer:
     @cached_property
     def seed(self) -> int:
         """The run's seed: given, drawn when it is first needed, or that of the run continued."""
-        return self.strategy.gather(run_seed(self.options.seed))[0]
+        return self.strategy.gather(run_seed(self.options.seed), "the run's seed")[0]
 
     # --- the four entries
 
@@ -162,7 +162,8 @@ class Trainer:
                     outputs[number].append(output)
         if self.strategy.world > 1 and return_predictions:
             outputs = [
-                _in_turns(parts) for parts in zip(*self.strategy.gather(outputs), strict=True)
+                _in_turns(parts)
+                for parts in zip(*self.strategy.gather(outputs, "its predictions"), strict=True)
             ]
         return outputs[0] if len(outputs) == 1 else outputs
 
@@ -213,7 +214,7 @@ class Trainer:
         for owner in (plan.datamodule, plan.module):
             if owner is not None and self.strategy.is_global_zero:
                 owner.prepare_data()
-        self.strategy.gather(None)  # nobody reads before it is done
+        self.strategy.gather(None, "prepare_data")  # nobody reads before it is done
         self._tell_all(plan, "setup")
         plan.module.configure_model()
 
@@ -294,12 +295,12 @@ class Trainer:
         root, found = runs_root(self.options.default_root_dir), None
         if self.strategy.is_global_zero:
             found = find_checkpoint(ckpt_path, root, run, best)
-        return self.strategy.gather(found)[0]
+        return self.strategy.gather(found, "the checkpoint to load")[0]
 
     def _open_run(self, path: Path | None, resume: bool) -> None:
         """Lock the run's folder: the one of the checkpoint at `path` unless another is named."""
         options = self.options
-        if options.fast_dev_run or not any(self.strategy.gather(self._saves or bool(self.loggers))):
+        if options.fast_dev_run or not (self._saves or self.loggers):
             return
         home = None if path is None or options.run is not None else run_of(path)
         if self.strategy.is_global_zero:
@@ -307,7 +308,7 @@ class Trainer:
             self._run = RunFolder(home) if home else open_run(root, options.run, resume=resume)
             self._run.lock()
         self._run = self._run or RunFolder(Path())
-        self._run.path = self.strategy.gather(self._run.path)[0]
+        self._run.path = self.strategy.gather(self._run.path, "the run's folder")[0]
 
     def _open_loggers(self, plan: Plan, resumed: bool) -> None:
         if self._run is None:
@@ -424,7 +425,7 @@ class Trainer:
         plan = self._require_plan()
         self.wait_for_checkpoints()
         found = newest(self._run.checkpoints) if self._run and self.is_global_zero else None
-        path = self.strategy.gather(found)[0]
+        path = self.strategy.gather(found, "a rollback")[0]
         self._rolled = (path, self._rolled[1] + 1 if path == self._rolled[0] else 1)
         if path is None or self._rolled[1] > 3:
             raise error

@@ -1,7 +1,7 @@
 """A program that trains on digits, in one process or several: `ddp_program.py OUT OPTIONS`.
 
-OPTIONS is JSON: batch, what of {counted, noisy, fails, stuck}, and options of the Trainer. Process
-0 writes weights, logged values and predictions to OUT.json.
+OPTIONS is JSON: batch, what of {counted, noisy, fails, strays, SIGTERM, SIGINT}, and options of the
+Trainer. Process 0 writes weights, logged values and predictions to OUT.json.
 """
 
 from __future__ import annotations
@@ -70,12 +70,18 @@ class Net(Module):
 
 
 class Trouble(Callback):
-    """At the seventh batch of the second process: an error, or a signal to all processes."""
+    """At the seventh batch of the second process: an error, a signal, or it saves alone."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
 
+    def on_train_epoch_end(self, trainer: Any, *_: Any) -> None:
+        if self.kind == "strays" and trainer.strategy.rank == 1:
+            trainer.save_checkpoint("stray")
+
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        if self.kind == "strays":
+            return
         if trainer.progress.batches == 7 and trainer.strategy.rank == 1:
             if self.kind == "fails":
                 raise ValueError("the second process fails")
@@ -87,7 +93,7 @@ def main(out: str, options: dict[str, Any]) -> None:
     x = x.float() / 16
     batch, kind = options.pop("batch"), options.pop("what", [])
     data = Noisy if "noisy" in kind else TensorDataset
-    trouble = [Trouble(word) for word in kind if word in ("fails", "SIGTERM", "SIGINT")]
+    trouble = [Trouble(word) for word in kind if word in ("fails", "strays", "SIGTERM", "SIGINT")]
     path = options.pop("ckpt_path", None)
     trainer = Trainer(
         accelerator="cpu", seed=1, log_every_n_steps=5, enable_progress_bar=False,

@@ -139,6 +139,15 @@ def test_ctrl_c_stops_and_saves() -> None:
     assert nobody_left()
 
 
+# pains/trainer.md: a rank that does other things than its peers is named
+def test_a_process_that_goes_its_own_way_is_named() -> None:
+    process = start("bad", batch=16, what=["strays"])
+    _, errors = process.communicate(timeout=90)
+    assert process.returncode == 1
+    assert "process 1 is at the look for NaN, process 0 at an epoch's values" in errors
+    assert nobody_left()
+
+
 def test_the_command_line_trains_in_two_processes_and_speaks_once() -> None:
     command = ["train", "image_classification", "--trainer.devices", "2"]
     command += ["--trainer.strategy", "ddp", "--trainer.max_epochs", "1", "--trainer.run", "two"]

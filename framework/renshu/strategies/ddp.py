@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from renshu import messages
 from renshu.clusters import Place
-from renshu.errors import ConfigError
+from renshu.errors import ConfigError, RunError
 from renshu.strategies.single import SingleDevice
 
 
@@ -58,12 +58,19 @@ class DDP(SingleDevice):
         if self._parallel is not None:
             self._parallel.require_backward_grad_sync = now
 
-    def gather(self, value: Any) -> list[Any]:
+    def gather(self, value: Any, what: str) -> list[Any]:
         if self.broken:
             return [value] * self.world
         found: list[Any] = [None] * self.world
-        dist.all_gather_object(found, value)
-        return found
+        dist.all_gather_object(found, (what, value))
+        for rank, (other, _) in enumerate(found):
+            if other != found[0][0]:
+                said = f"process {rank} is at {other}, process 0 at {found[0][0]}"
+                mend = (
+                    "saving, logging and stopping belong in all processes, not in a branch of one"
+                )
+                raise RunError(said, mend=mend)
+        return [value for _, value in found]
 
     def sum(self, number: Any) -> Any:
         total = torch.as_tensor(number, device=self.device).clone()

@@ -43,8 +43,12 @@ class SingleDevice:
     def synchronise(self, now: bool) -> None:
         """Whether the next backward pass averages gradients; the last of a window does."""
 
-    def gather(self, value: Any) -> list[Any]:
-        """A plain value of every process, by rank. All have to call it; for rare, small values."""
+    def gather(self, value: Any, what: str) -> list[Any]:
+        """A plain value of every process, by rank. All have to call it; for rare, small values.
+
+        Raises:
+            RunError: another process calls it for something else than `what`.
+        """
         return [value]
 
     def sum(self, number: Any) -> Any:
