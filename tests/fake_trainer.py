@@ -15,6 +15,7 @@ import torch
 from renshu.callbacks.callback import Callback
 from renshu.intervals import Progress
 from renshu.options import TrainerOptions
+from renshu.strategies import SingleDevice
 
 Metrics = Mapping[str, float]
 
@@ -32,10 +33,14 @@ class FakeTrainer:
         self.sanity_checking = self.should_stop = self.interrupted = False
         self.marks: dict[str, int] = {}
         self.is_global_zero = True
+        self.strategy = SingleDevice(torch.device("cpu"))
         self.printed: list[str] = []
         self.lightning_module: Any = SimpleNamespace(print=self.printed.append)
         self.writes: list[str] = []
         self.in_flight: list[tuple[Path, str]] = []
+
+    def agree_on(self, value: float | None) -> float | None:
+        return value
 
     @property
     def global_step(self) -> int:

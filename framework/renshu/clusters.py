@@ -29,7 +29,7 @@ def place(environment: Mapping[str, str]) -> Place | None:
     """The place that an environment describes; None for a process that stands alone.
 
     torchrun (and whatever speaks its words, such as Kubeflow's PyTorchJob) comes first. Of SLURM
-    only steps that `srun` started count: in an interactive shell the job's size says nothing.
+    only steps that `srun` started count: in a batch script or shell the job's size says nothing.
     """
     if "RANK" in environment and "WORLD_SIZE" in environment:
         rank = int(environment["RANK"])
@@ -37,7 +37,7 @@ def place(environment: Mapping[str, str]) -> Place | None:
         address = environment.get("MASTER_ADDR", "127.0.0.1")
         return Place(rank, local, world, address, int(environment.get("MASTER_PORT", 29500)))
     shell = environment.get("SLURM_JOB_NAME") in ("bash", "interactive")
-    if "SLURM_PROCID" in environment and "SLURM_NTASKS" in environment and not shell:
+    if {"SLURM_PROCID", "SLURM_NTASKS", "SLURM_STEP_ID"} <= environment.keys() and not shell:
         rank, world = int(environment["SLURM_PROCID"]), int(environment["SLURM_NTASKS"])
         nodes = environment.get("SLURM_STEP_NODELIST") or environment["SLURM_JOB_NODELIST"]
         # Jobs that share a node must not meet in one port.

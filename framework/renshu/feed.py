@@ -74,7 +74,7 @@ class Feed:
 
     def epoch(self, epoch: int, samples: int, batches: int) -> Iterator[Item]:
         """What is left of an epoch of which `samples` samples in `batches` batches are consumed."""
-        length, (rank, world, _) = self.length or 0, self.share
+        length, (rank, world, *_) = self.length or 0, self.share
         for number in range(batches, length):
             self.last = number + 1 == length
             mine = number * world + rank
@@ -147,7 +147,8 @@ class MapFeed(Feed):
         return self.order.left(0) if isinstance(self.order, PlainOrder) else super()._whole()
 
     def epoch(self, epoch: int, samples: int, batches: int) -> Iterator[Item]:
-        position = batches if self.order.single else samples
+        position = batches * self.share.world if self.order.single else samples
+        position //= self.share.apart
         tags = self.order.tags(epoch, position, self._begin(epoch, position))
         left = None if self.limit is None else max(self.limit - batches, 0)
         tags = self._ahead(islice(tags, left))
@@ -302,6 +303,10 @@ def make_feed(
             allowed="a DataLoader, or a list or other iterable of batches that can begin anew",
         )
     if share is not None and share.world > 1:
+        if not share.strided:
+            said = "an iterable cannot be shared out, so its samples would count several times"
+            mend = "a map-style data set, or use_distributed_sampler=False if it looks at the rank"
+            raise DataError(said, where=name, mend=mend)
         say(f"{name}: an iterable is not shared out; it has to look at the process's rank itself")
     return IterableFeed(loader, seed, name, limit=limit)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from renshu import planning, seeds
-from renshu.data import batch_size
+from renshu.data import apply, batch_size
 from renshu.errors import ConfigError, NonFiniteError, unknown
 from renshu.intervals import Interval
 from renshu.messages import say
@@ -86,7 +86,10 @@ def _epoch(plan: Plan) -> None:
         results.batch, results.count = batch, count
         if before and -1 in [hook(batch, index) for hook in before]:
             break
+        kept = _metrics_now(plan) if count == 0 else None  # another process's samples
         outputs = micro_batch(plan, batch, index)
+        if kept is not None:
+            load_metric_states(plan.module, kept, plan.strategy.device)
         if count is None or not alone:
             count = _samples(plan, batch, count)
         progress.batch += 1
@@ -145,6 +148,11 @@ def _start_epoch(plan: Plan) -> None:
     plan.wake = _wake(plan)
 
 
+def _metrics_now(plan: Plan) -> dict[str, Any]:
+    """Copies of the states of all metric objects, which update theirs in place."""
+    return apply(metric_states(plan.module), lambda tensor: tensor.detach().clone())
+
+
 def _samples(plan: Plan, batch: Any, count: int | None) -> int:
     """Samples of this step in all processes, where the loader does not say it at once."""
     if plan.feed.total is not None:
@@ -176,13 +184,15 @@ def _automatic(plan: Plan, batch: Any, index: int) -> Any:
         if not plan.every_step:
             now = plan.progress.step
             due = [config.optimizer for config in plan.configs if config.is_due(now)]
+        if scaler is not None:  # it refuses to step where nothing was scaled
+            due = [o for o in due if any(p.grad is not None for p in parameters(o))]
         for optimizer in due if stepped else ():
             plan.prepare(optimizer)
             if scaler is None:
                 optimizer.step()
             else:
                 stepped = precision.step(optimizer) and stepped
-        if scaler is not None:
+        if scaler is not None and due:
             scaler.update()
         _count_step(plan, stepped)
     return output
@@ -251,7 +261,8 @@ def _backward_each(plan: Plan, output: dict[str, Any], index: int) -> Any:
         if plan.precision.scaler is not None:
             loss = plan.precision.scaler.scale(loss)
         own = [p for p in parameters(config.optimizer) if p.requires_grad]
-        loss.backward(inputs=own, retain_graph=config is not due[-1])
+        if own:
+            loss.backward(inputs=own, retain_graph=config is not due[-1])
     for hook in plan.hooks["on_after_backward"]:
         hook()
     plan.loss = sum(loss.detach() for loss in losses.values())  # type: ignore[assignment]
@@ -263,7 +274,9 @@ def _read_loss(output: Any) -> tuple[Tensor, Any]:
     """The loss as a mean, and the number of items it is a mean over if it says so."""
     if isinstance(output, dict):
         if "loss_sum" in output and "num_items" in output:
-            return output["loss_sum"] / output["num_items"], output["num_items"]
+            items = output["num_items"]
+            some = items.clamp(min=1) if isinstance(items, Tensor) else max(items, 1)
+            return output["loss_sum"] / some, items
         if isinstance(output.get("loss"), Tensor):
             return output["loss"], output.get("num_items")
     keys = f" with the keys {sorted(map(str, output))}" if isinstance(output, dict) else ""
@@ -310,6 +323,7 @@ def _weigh(plan: Plan, loss: Tensor, items: Any) -> Tensor:
         items = _size(plan.results.batch) if count is None else count
         total = items if plan.alone else _samples(plan, plan.results.batch, count)
     else:
+        items = items * 0 if plan.results.count == 0 else items
         total = plan.strategy.sum(items)
     if window.batches == 0:
         window.first, window.items = total, 0
@@ -365,7 +379,7 @@ def _with_closure(plan: Plan, batch: Any, index: int) -> Any:
             return None
         if plan.weighs and full:
             _rescale(plan)
-        return plan.loss
+        return plan.loss if plan.alone else plan.strategy.sum(plan.loss) / plan.strategy.world
 
     if not full:
         closure()
@@ -448,7 +462,12 @@ def _plan_events(plan: Plan) -> Iterator[Event]:
 def _wake(plan: Plan) -> float:
     """Total of batches at which an event or limit may be due, at the earliest."""
     due = [*plan.limits, *(event.interval for event in plan.events)]
-    waits = [interval.batches_until(plan.progress) for interval in due]
+    if plan.alone:
+        waits = [interval.batches_until(plan.progress) for interval in due]
+    else:  # agreeing costs: by the clock, and for signals, every 5 seconds
+        steady = [i for i in due if not getattr(i, "is_clock", False)]
+        often = 5 * plan.progress.batches // max(plan.progress.seconds, 1e-3)
+        waits = [*(i.batches_until(plan.progress) for i in steady), max(1, often)]
     return plan.progress.batches + min(waits, default=math.inf)
 
 
@@ -467,7 +486,7 @@ def schedule(plan: Plan, config: SchedulerConfig) -> None:
     if config.reduce_on_plateau:
         metrics = plan.trainer.callback_metrics
         if config.monitor in metrics:
-            metric = float(metrics[config.monitor])
+            metric = plan.trainer.agree_on(float(metrics[config.monitor]))
         elif config.strict:
             raise unknown(
                 "logged value", config.monitor, sorted(metrics), "the scheduler's monitor"
@@ -490,8 +509,10 @@ def log(plan: Plan) -> None:
 def refuse_non_finite(plan: Plan, read: list[float] | None = None, weights: bool = False) -> None:
     """Raise NonFiniteError for the first watched value, or `weights`, that is NaN or infinite."""
     watched, plan.watched = plan.watched, []
-    if plan.options.on_nonfinite in ("ignore", "skip"):
+    if plan.options.on_nonfinite == "ignore":
         return
+    if plan.options.on_nonfinite == "skip":  # what was watched had no step
+        watched, read = [], []
     numbers = to_host(value for _, _, value in watched) if read is None else read
     found = [
         f"the {what} became {number} at optimiser step {step} (counted from 0)"
@@ -602,7 +623,7 @@ def _outputs(plan: Plan, stage: str, results: Results) -> Iterator[tuple[int, An
             results.batch, results.count = batch, count
             # Another process's samples, only so that all take as many steps: they must not count.
             padded = count == 0
-            kept = metric_states(plan.module) if padded else {}
+            kept = _metrics_now(plan) if padded else {}
             for hook in () if padded else start:
                 hook(batch, index, number)
             with plan.forward or nullcontext():

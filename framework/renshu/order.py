@@ -31,11 +31,15 @@ Entry = dict[str, Any]
 
 
 class Share(NamedTuple):
-    """Which of a step's samples a process takes: each `world`-th, or a run of them."""
+    """Which of a step's samples a process takes: each `world`-th, or a run of them.
+
+    `apart` are the processes among which the loader shares out its samples itself.
+    """
 
     rank: int = 0
     world: int = 1
     strided: bool = True
+    apart: int = 1
 
     def of(self, items: list[Any], size: int) -> tuple[int, int, list[Any]]:
         """Offset, stride and samples of this process; `size` is the most that one takes."""
@@ -106,7 +110,8 @@ class PlainOrder:
             items = order[start : start + wide].tolist()
             offset, stride, part = self.share.of(items, self.batch_size)
             # A process without a sample repeats one, so that all take as many steps.
-            shown, total = part or items[:1], len(items)
+            shown = part or items[:1]
+            total = len(items) if self.share.apart == 1 else None
             yield Tag(epoch, start + offset, stride, shown, self.single, total, not part), {}
 
 
@@ -122,7 +127,7 @@ class SamplerOrder:
     def __init__(self, loader: DataLoader[Any], seed: int, name: str, share: Share):
         self.seed, self.name = seed, name
         own = isinstance(loader.sampler, data.DistributedSampler)  # shares out by itself
-        self.share, self.shared = (Share(), True) if own else (share, False)
+        self.share = Share(apart=share.world) if own else share
         self.single = loader.batch_sampler is None
         self.source: Any = loader.sampler if self.single else loader.batch_sampler
         self.size, self.drop_last, self.gives_batches = 1, False, not self.single
@@ -173,7 +178,7 @@ class SamplerOrder:
         else:
             offset, stride, part = self.share.of(items, self.size)
             shown, total = part or items[:1], len(items)
-        known = None if self.shared else total
+        known = None if self.share.apart > 1 else total
         return Tag(epoch, position + offset, stride, shown, self.single, known, not part)
 
     def _wanted(self, position: int) -> int:

@@ -94,8 +94,9 @@ def feeds(plan: Plan, given: Any, stage: str, needed: bool = True) -> list[Feed]
 def _feed(plan: Plan, loader: Any, stage: str, name: str) -> Feed:
     """The feed of one loader, or of several combined, with the limits of its stage."""
     options, strategy = plan.options, plan.strategy
-    world = strategy.world if options.use_distributed_sampler else 1
-    share = Share(strategy.rank if world > 1 else 0, world, strided=stage == "train")
+    share = Share(apart=strategy.world)
+    if options.use_distributed_sampler:
+        share = Share(strategy.rank, strategy.world, strided=stage == "train")
     make = CombinedFeed if isinstance(loader, CombinedLoader) else make_feed
     feed: Any = make(loader, plan.trainer.seed, name, share=share)
     overfit = options.overfit_batches if stage in ("train", "validation") else 0
@@ -164,7 +165,10 @@ def plan_optimisation(plan: Plan) -> None:
             plan.precision.watch(optimizer)
         if plan.closure or not plan.automatic:
             optimizer.register_step_post_hook(plan.note_step)
-    plan.step = plan.strategy.step(module, module.training_step)
+    # By hand, `manual_backward` averages the gradients.
+    plan.step = module.training_step
+    if plan.automatic:
+        plan.step = plan.strategy.step(module, module.training_step)
     plan.takes = positional(module.training_step)
     if plan.takes < 1:
         allowed = "training_step(self, batch) or training_step(self, batch, batch_idx)"
@@ -175,6 +179,9 @@ def plan_optimisation(plan: Plan) -> None:
 def _plan_gradients(plan: Plan) -> None:
     module, options = plan.module, plan.options
     plan.accumulate = options.accumulate_grad_batches
+    if options.on_nonfinite == "skip" and (plan.closure or not plan.automatic):
+        said = 'on_nonfinite="skip" needs automatic optimisation without closures'
+        raise ConfigError(said, where=type(module).__name__, allowed="stop, rollback, ignore")
     # The scaler of 16-mixed leaves such steps out by itself.
     plan.skips = options.on_nonfinite == "skip" and plan.precision.scaler is None
     plan.weighs = plan.accumulate > 1 or not plan.alone

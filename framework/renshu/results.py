@@ -39,6 +39,8 @@ class Entry:
     total: Tensor | None = None
     weight: Any = 0
     metric: Any = None
+    shared: Any = None
+    """The epoch's value of all processes, once they have brought theirs together."""
 
     @property
     def step_name(self) -> str:
@@ -50,6 +52,8 @@ class Entry:
 
     def epoch_value(self) -> Any:
         """The epoch's value so far, a 0-dim Tensor, or None if nothing was logged."""
+        if self.shared is not None:
+            return self.shared
         if self.metric is not None:
             return self.metric.compute()
         if self.total is None:
@@ -121,7 +125,7 @@ class Results:
     def _add(self, entry: Entry, value: Any, batch_size: int | None) -> None:
         if not isinstance(value, Tensor):
             value = torch.tensor(value, dtype=self.dtype, device=self.device)
-        value = value.reshape(())
+        value, entry.shared = value.reshape(()), None
         padded = self.phase == BATCH and self.count == 0
         if entry.reduce == "mean":
             weight = 0 if padded else self.weight() if batch_size is None else batch_size
@@ -151,6 +155,7 @@ class Results:
         if strategy.world == 1:
             return
         mine = {e.name: e for e in self.entries.values() if e.on_epoch and e.metric is None}
+        objects = [e.name for e in self.entries.values() if e.on_epoch and e.metric is not None]
         sums = to_host([0.0 if e.total is None else e.total for e in mine.values()])
         told = [
             (None if e.total is None else s, e.weight)
@@ -158,6 +163,11 @@ class Results:
         ]
         rows = list(zip(mine, told, strict=True))
         everyone = [dict(theirs) for theirs in strategy.gather(rows, "an epoch's values")]
+        # They bring themselves together, one after the other.
+        for rank, names in enumerate(strategy.gather(objects, "an epoch's metrics")):
+            if names != objects:
+                said = f"process {rank} logged the metrics {names}, another {objects}"
+                raise RunError(said, mend="log metric objects in all processes, in one order")
         for rank, rows in enumerate(everyone):
             if other := sorted(rows.keys() ^ everyone[0].keys()):
                 said = f"process {rank} and process 0 logged different values: {', '.join(other)}"
@@ -165,10 +175,11 @@ class Results:
         for name, entry in mine.items():
             rows = [found[name] for found in everyone]
             values = [total for total, _ in rows if total is not None]
-            entry.weight = sum(weight for _, weight in rows)
+            weight = sum(weight for _, weight in rows)
             if values:
                 reduced = {"min": min, "max": max}.get(entry.reduce, math.fsum)(values)
-                entry.total = torch.tensor(reduced, dtype=self.dtype, device=self.device)
+                reduced = reduced / weight if entry.reduce == "mean" else reduced
+                entry.shared = torch.tensor(reduced, dtype=self.dtype, device=self.device)
 
     # --- reading: each returns device tensors; the caller decides when to sync
 
@@ -209,11 +220,27 @@ class Results:
     def state_dict(self) -> list[dict[str, Any]]:
         """The running values; a metric's own state is saved with the module's metrics."""
         running = {key: entry for key, entry in self.entries.items() if entry.metric is None}
-        return [{"key": key, **vars(entry)} for key, entry in running.items()]
+        found = [{"key": key, **vars(entry), "shared": None} for key, entry in running.items()]
+        return move(found, torch.device("cpu"))
 
-    def load_state_dict(self, state: list[dict[str, Any]]) -> None:
-        saved = move(state, self.device)
+    def load_state_dict(self, states: list[list[dict[str, Any]]], rank: int, world: int) -> None:
+        """Put back what the processes of a run had: each its own, or the first one all of it."""
+        mine = states[rank] if len(states) == world else _merged(states, count=rank == 0)
+        saved = move(mine, self.device)
         self.entries = {entry.pop("key"): Entry(**entry) for entry in saved}
+
+
+def _merged(states: list[list[dict[str, Any]]], count: bool) -> list[dict[str, Any]]:
+    """The running values of several processes in one; without `count` their names alone."""
+    merged = [{**entry, "total": None, "weight": 0} for entry in states[0]]
+    for entry, rows in zip(merged, zip(*states, strict=False), strict=False):
+        for row in rows if count else ():
+            entry["weight"] += row["weight"]
+            both = [total for total in (entry["total"], row["total"]) if total is not None]
+            if both:
+                add = _REDUCTIONS.get(entry["reduce"], torch.add)
+                entry["total"] = both[0] if len(both) == 1 else add(*both)
+    return merged
 
 
 _REDUCTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

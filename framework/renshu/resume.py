@@ -49,10 +49,10 @@ def capture(plan: Plan, weights_only: bool = False) -> dict[str, Any]:
             gradients=_gradients(plan),
             feed={} if plan.feed is None else plan.feed.state_dict(),
             random=plan.strategy.gather(_generators(plan), "a checkpoint"),
-            results=plan.results.state_dict(),
+            results=plan.strategy.gather(plan.results.state_dict(), "a checkpoint's values"),
             logged_metrics=_logged_metrics(plan),
             epoch_metrics=dict(plan.trainer.epoch_metrics),
-            metrics=metric_states(module),
+            metrics=plan.strategy.gather(metric_states(module), "a checkpoint's metrics"),
             buffers=_unsaved_buffers(module),
             frozen=[name for name, p in module.named_parameters() if not p.requires_grad],
             eval=[name for name, part in module.named_modules() if not part.training],
@@ -110,10 +110,8 @@ def restore_training(plan: Plan, state: dict[str, Any], where: str) -> None:
         parameter.grad = None if gradient is None else gradient.to(parameter.device)
     assert plan.feed is not None
     plan.feed.load_state_dict(state["feed"])
-    plan.results.load_state_dict(state["results"])
-    _restore_logged_metrics(plan, state["logged_metrics"])
+    _restore_results(plan, state)
     plan.trainer.epoch_metrics.update(state["epoch_metrics"])
-    load_metric_states(plan.module, state["metrics"], plan.strategy.device)
     rank, states = plan.strategy.rank, state["random"]
     if len(states) != plan.strategy.world:
         said = f"saved by {len(states)} processes, continued by {plan.strategy.world}"
@@ -128,6 +126,15 @@ def restore_training(plan: Plan, state: dict[str, Any], where: str) -> None:
 def _generators(plan: Plan) -> tuple[dict[str, Any], list[Any]]:
     """States of this process's generators: the global ones, and those of module and callbacks."""
     return random_state(), [private_states(owner) for owner in (plan.module, *plan.callbacks)]
+
+
+def _restore_results(plan: Plan, state: dict[str, Any]) -> None:
+    """The epoch's running values and metric objects."""
+    rank, world = plan.strategy.rank, plan.strategy.world
+    plan.results.load_state_dict(state["results"], rank, world)
+    _restore_logged_metrics(plan, state["logged_metrics"])
+    if rank < len(metrics := state["metrics"]):
+        load_metric_states(plan.module, metrics[rank], plan.strategy.device)
 
 
 def roll_back(plan: Plan, path: Path) -> None:
@@ -145,6 +152,14 @@ def roll_back(plan: Plan, path: Path) -> None:
             group["lr"] = rate
     plan.precision.load_state_dict(state["scaler"])
     plan.window, plan.watched = Window(), []
+    plan.results.reset()
+    if state["progress"]["epoch"] == plan.progress.epoch:
+        _restore_results(plan, state)
+    # Whoever was asked to act since then is not due twice, nor late.
+    plan.marks = {
+        e.name: min(plan.marks.get(e.name, 0), e.interval.count(plan.progress)) for e in plan.events
+    }
+    plan.feed.load_state_dict(plan.feed.state_dict())
     for parameter in _trained(plan):
         parameter.grad = None
 
@@ -164,7 +179,11 @@ def _gradients(plan: Plan) -> list[Tensor | None]:
     """Half-summed gradients; a window that is complete needs none."""
     if plan.automatic and plan.window.batches == 0:
         return []
-    return [p.grad for p in _trained(plan)]
+    found = [p.grad for p in _trained(plan)]
+    if not plan.alone and not plan.strategy.broken:  # each process has its own half
+        found = [None if grad is None else grad.clone() for grad in found]
+        plan.strategy.average(grad for grad in found if grad is not None)
+    return found
 
 
 _ENTRY = ("name", "on_step", "on_epoch", "prog_bar", "logger")

@@ -44,7 +44,8 @@ class Signals:
         self.plan.asked = number
         if self.plan.alone:  # several processes stop when all have heard of it
             self.plan.signal, self.plan.halt = number, True
-        say(f"{signal.Signals(number).name}: stopping after this batch; once more ends at once")
+        when = "after this batch" if self.plan.alone else "when all processes have heard of it"
+        say(f"{signal.Signals(number).name}: stopping {when}; once more ends at once")
 
 
 def shield_worker() -> None:

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Concatenate, ParamSpec
 
 import torch
@@ -64,7 +65,7 @@ def _evaluation(stage: str):  # no return type: type checkers then see the metho
         with self._running(plan), Signals(plan), self.profiler.watching(plan):
             values = loops.evaluate(plan, stage)
         for number, found in enumerate(values if verbose else ()):
-            text = " ".join(f"{key}={value:.6g}" for key, value in found.items())
+            text = " ".join(f"{key} {value:.6g}" for key, value in found.items())
             say(f"{stage} {number}: {text}" if len(values) > 1 else f"{stage}: {text}")
         return values
 
@@ -205,7 +206,8 @@ class Trainer:
         if datamodule is not None:
             datamodule.trainer = self
         self._plan = plan = Plan(self, module, datamodule, self.callbacks, stage)
-        self.interrupted = self.strategy.broken = False
+        self.interrupted, self._rolled = False, (None, 0)
+        self.strategy.broken = False
         self.forget()
         return plan
 
@@ -263,6 +265,7 @@ class Trainer:
             self._refuse_unsaveable(plan)
 
     def _plan_evaluation(self, stage: str, module: Any, loaders: Any, path: Any, data: Any) -> Plan:
+        self.strategy.broken = False
         if module is None:
             before = self._require_plan()
             module, best = before.module, getattr(self.checkpoint_callback, "best_model_path", "")
@@ -421,7 +424,7 @@ class Trainer:
             check_space(self._run.path, sum(t.nbytes for t in tensors.values()))
 
     def roll_back(self, error: NonFiniteError) -> None:
-        """Put the newest checkpoint back; the third time for the same one it raises the error."""
+        """Put the newest checkpoint back; the fourth time for the same one it raises the error."""
         plan = self._require_plan()
         self.wait_for_checkpoints()
         found = newest(self._run.checkpoints) if self._run and self.is_global_zero else None
@@ -431,6 +434,13 @@ class Trainer:
             raise error
         say(f"{error.what}: back to {path.name}; the batches since are left out")
         resume.roll_back(plan, path)
+
+    def agree_on(self, value: float | None) -> float | None:
+        """A watched value as all processes decide by it: the mean of those that have one."""
+        found = [v for v in self.strategy.gather(value, "a watched value") if v is not None]
+        if not found:
+            return None
+        return found[0] if len(set(found)) == 1 else fmean(found)
 
     def last_good(self) -> str:
         """One sentence on the newest checkpoint, for error messages."""
@@ -498,6 +508,9 @@ class Trainer:
         if plan.precision.scaler is not None:
             loss = plan.precision.scaler.scale(loss)
         plan.module.backward(loss, *args, **kwargs)
+        if not plan.alone:
+            grads = [p.grad for p in plan.module.parameters() if p.grad is not None]
+            self.strategy.average(grads)
         plan.call("on_after_backward")
 
     def renew_step(self) -> None:

@@ -13,7 +13,7 @@ TORCHRUN = {
 SRUN = {
     "SLURM_JOB_ID": "4242", "SLURM_JOB_NAME": "train.sh", "SLURM_PROCID": "5", "SLURM_LOCALID": "1",
     "SLURM_NTASKS": "8", "SLURM_JOB_NODELIST": "gpu[07-09,12]", "SLURM_STEP_NODELIST": "gpu[08-09]",
-    "SLURM_NNODES": "2",
+    "SLURM_NNODES": "2", "SLURM_STEP_ID": "0",
 }  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """A program that trains on digits, in one process or several: `ddp_program.py OUT OPTIONS`.
 
-OPTIONS is JSON: batch, what of {counted, noisy, fails, strays, SIGTERM, SIGINT}, and options of the
-Trainer. Process 0 writes weights, logged values and predictions to OUT.json.
+OPTIONS is JSON: batch, what of {counted, noisy, manual, plateau, fails, strays, SIGTERM, SIGINT},
+and options of the Trainer. Process 0 writes weights, logged values and predictions to OUT.json.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from typing import Any
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassF1Score
 
 from renshu import Callback, Module, Trainer
@@ -38,10 +40,12 @@ class Noisy(Dataset[Any]):
 
 
 class Net(Module):
-    def __init__(self, counted: bool) -> None:
+    def __init__(self, kind: list[str]) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.counted = counted
+        self.counted, self.plateau = "counted" in kind, "plateau" in kind
+        self.automatic_optimization = "manual" not in kind
+        self.mean = MeanMetric()
         self.net = nn.Sequential(nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 10))
         self.f1 = MulticlassF1Score(10, average="macro")
 
@@ -52,12 +56,21 @@ class Net(Module):
         if self.counted:  # as if only some samples had a label
             kept = y < 7
             return {"loss_sum": (losses * kept).sum(), "num_items": kept.sum()}
+        if not self.automatic_optimization:
+            optimizer = self.optimizers()
+            optimizer.zero_grad()
+            # Two backward passes a step: their gradients are added.
+            self.manual_backward(losses.mean() * 0.25, retain_graph=True)
+            self.manual_backward(losses.mean() * 0.75)
+            optimizer.step()
         return losses.mean()
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         scores = self.net(batch[0])
         self.f1(scores, batch[1])
         self.log("val_f1", self.f1, on_epoch=True)
+        self.mean.update(scores.max(1).values)  # in place
+        self.log("val_mean", self.mean, on_epoch=True)
         self.log("val_loss", nn.functional.cross_entropy(scores, batch[1]))
         self.log("val_count", float(len(batch[0])), reduce_fx="sum")
         self.log("val_highest", scores.max(), reduce_fx="max")
@@ -66,7 +79,13 @@ class Net(Module):
         return self.net(batch[0]).argmax(1)
 
     def configure_optimizers(self) -> Any:
-        return torch.optim.SGD(self.parameters(), lr=0.5, momentum=0.5)
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.5, momentum=0.5)
+        if not self.plateau:
+            return optimizer
+        # Each process logs another loss; all have to come to one rate.
+        plateau = ReduceLROnPlateau(optimizer, patience=0, threshold=0.5)
+        watched = {"scheduler": plateau, "monitor": "train_loss_step", "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": watched}
 
 
 class Trouble(Callback):
@@ -99,7 +118,7 @@ def main(out: str, options: dict[str, Any]) -> None:
         accelerator="cpu", seed=1, log_every_n_steps=5, enable_progress_bar=False,
         callbacks=trouble, **options,
     )  # fmt: skip
-    module = Net("counted" in kind)
+    module = Net(kind)
     trainer.fit(
         module,
         DataLoader(data(x[:501], y[:501]), batch, shuffle=True, num_workers=2 * ("noisy" in kind)),
@@ -108,6 +127,8 @@ def main(out: str, options: dict[str, Any]) -> None:
     )
     if trainer.interrupted:
         return
+    weights = [parameter.tolist() for parameter in module.parameters()]
+    assert all(other == weights for other in trainer.strategy.gather(weights, "the weights"))
     values = {name: float(value) for name, value in trainer.callback_metrics.items()}
     tested = trainer.validate(module, DataLoader(TensorDataset(x[800:813], y[800:813]), 4))
     predicted = trainer.predict(module, DataLoader(TensorDataset(x[:23], y[:23]), 4))

@@ -70,8 +70,9 @@ def same_training(one: dict[str, Any], two: dict[str, Any]) -> None:
         (["noisy"], {}),
         (["counted"], {"accumulate_grad_batches": 3}),
         ([], {"accumulate_grad_batches": 2, "gradient_clip_val": 0.5}),
+        (["manual"], {"limit_train_batches": 15}),
     ],
-    ids=["plain", "augmentation and workers", "counted items, accumulated", "clipped"],
+    ids=["plain", "augmentation and workers", "counted items, accumulated", "clipped", "manual"],
 )
 def test_two_processes_end_as_one_with_the_double_batch(
     what: list[str], options: dict[str, Any]
@@ -105,6 +106,21 @@ def test_what_two_processes_saved_one_continues() -> None:
     ended = run("parted", alone=True, batch=32, ckpt_path="last")
     assert largest_difference(whole, ended) < 1e-5
     assert whole["samples"] == ended["samples"]
+
+
+def test_all_processes_come_to_one_rate_by_a_value_that_differs() -> None:
+    run("two", batch=16, what=["plateau"])  # the program compares the weights
+
+
+def test_stopped_inside_a_window_two_processes_go_on_exactly() -> None:
+    whole = run("whole", batch=16, accumulate_grad_batches=4)
+    process = start("parted", batch=16, what=["SIGTERM"], accumulate_grad_batches=4)
+    process.communicate(timeout=90)
+    assert process.returncode == 143
+    ended = run("parted", batch=16, accumulate_grad_batches=4, ckpt_path="last")
+    assert largest_difference(whole, ended) < 1e-6
+    for name, value in whole["values"].items():
+        assert ended["values"][name] == pytest.approx(value, abs=1e-6), name
 
 
 @pytest.mark.parametrize("launcher", [False, True])

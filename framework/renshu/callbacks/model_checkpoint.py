@@ -132,6 +132,8 @@ class ModelCheckpoint(Watcher):
         if not Path(self.last_model_path).exists():
             self._saved_step = -1
         self._saved = {n: score for n, score in self._saved.items() if (self._folder / n).exists()}
+        saved = self._saved, self._saved_step
+        self._saved, self._saved_step = trainer.strategy.gather(saved, "what was saved")[0]
 
     def on_validation_start(self, trainer: Trainer, module: Module) -> None:
         self._before = trainer.callback_metrics.get(self.monitor or "")
@@ -227,7 +229,7 @@ class ModelCheckpoint(Watcher):
         while self.enable_version_counter and (self._folder / name).exists():
             version += 1
             name = f"{stem}-v{version}"
-        return name
+        return trainer.strategy.gather(name, "a checkpoint's name")[0]
 
     def format_checkpoint_name(self, metrics: dict[str, Any]) -> str:
         """The folder's name for these values; a metric that is not there is written as nan."""

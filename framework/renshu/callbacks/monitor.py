@@ -97,7 +97,7 @@ class Watcher(Callback):
     def value(self, trainer: Trainer) -> float | None:
         """The newest value of the metric, read from the device; None if it was not logged yet."""
         value = trainer.callback_metrics.get(self.monitor)
-        return None if value is None else float(value)
+        return trainer.agree_on(None if value is None else float(value))
 
     def save(self, trainer: Trainer) -> None:
         """Save the state of the run, if that is what this callback does."""

@@ -131,10 +131,10 @@ def resume_command(run_dir: Path) -> str:
 def _old_run(request: Request) -> Path | None:
     """The folder of the run that is to be continued; None for a new one."""
     word = request.ckpt_path
-    if word is None or word == "best":
+    if word is None:
         return None
     root, name = runs_root(request.trainer["default_root_dir"]), request.trainer["run"]
-    folder = root / name if word == "last" and name else Path(word)
+    folder = root / name if word in ("last", "best") and name else Path(word)
     folder = run_of(folder) or folder
     return folder if (folder / environment.FILE).is_file() else None
 

@@ -33,6 +33,9 @@ def make_strategy(name: str, devices: list[torch.device], num_nodes: int) -> Sin
 
     if found is None and len(devices) > 1:
         start_again(len(devices))
+    if found is not None and found.world == 1 < len(devices):
+        said = f"devices={len(devices)}, and the launcher started one process"
+        raise ConfigError(said, mend="let it start one for each device, or none: python train.py")
     if found is None or found.world == 1:
         return SingleDevice(devices[0])
     here = devices[found.local_rank % len(devices)]

@@ -9,12 +9,13 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from renshu import messages
@@ -54,13 +55,24 @@ class DDP(SingleDevice):
         )
         return self._parallel
 
+    def place(self, module: nn.Module) -> None:
+        """To the device, and the first process's weights to all."""
+        super().place(module)
+        for tensor in chain(module.parameters(), module.buffers()):
+            dist.broadcast(tensor.detach(), 0)
+
+    def average(self, tensors: Iterable[Tensor]) -> None:
+        for tensor in tensors:
+            dist.all_reduce(tensor)
+            tensor /= self.world
+
     def synchronise(self, now: bool) -> None:
         if self._parallel is not None:
             self._parallel.require_backward_grad_sync = now
 
     def gather(self, value: Any, what: str) -> list[Any]:
         if self.broken:
-            return [value] * self.world
+            return [value]
         found: list[Any] = [None] * self.world
         dist.all_gather_object(found, (what, value))
         for rank, (other, _) in enumerate(found):

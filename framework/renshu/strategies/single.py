@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class SingleDevice:
@@ -39,6 +39,9 @@ class SingleDevice:
     def step(self, module: nn.Module, method: Callable[..., Any]) -> Callable[..., Any]:
         """What the loop calls in place of `method`, so that gradients come out averaged."""
         return method
+
+    def average(self, tensors: Iterable[Tensor]) -> None:
+        """Tensors become their mean over all processes, in place; all give as many."""
 
     def synchronise(self, now: bool) -> None:
         """Whether the next backward pass averages gradients; the last of a window does."""
