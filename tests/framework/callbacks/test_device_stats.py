@@ -55,6 +55,7 @@ def test_cuda_gives_what_its_allocator_counts(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without such a device: the monitor is told that there is one."""
+    pytest.importorskip("psutil", reason="needs renshu[monitor]")
     monkeypatch.setattr(torch.cuda, "memory_stats", lambda device: {"num_ooms": 0, "x.peak": 7})
 
     class OnCuda(DeviceStatsMonitor):

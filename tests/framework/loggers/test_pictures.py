@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from matplotlib import pyplot
-from matplotlib.figure import Figure
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -19,6 +17,9 @@ import small_models
 from renshu.errors import ConfigError
 from renshu.loggers import CSVLogger, Logger, TensorBoardLogger
 from renshu.loggers.tracker import pixels
+
+pyplot = pytest.importorskip("matplotlib.pyplot", reason="needs renshu[plots]")
+Figure = pyplot.Figure
 
 
 def opened(folder: Path, *, resume: bool = False) -> TensorBoardLogger:
