@@ -346,6 +346,9 @@ class Trainer:
             raise
         finally:
             self._close(plan, status)
+        if plan.signal is not None:
+            # Whoever leaves with an error has the launcher end the others, and one of them saves.
+            self.strategy.gather(None, "its end after a signal")
         if plan.signal == signal.SIGTERM:
             raise SystemExit(128 + signal.SIGTERM)
         if plan.signal is not None and plan.stage != "train":

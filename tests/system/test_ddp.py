@@ -112,7 +112,7 @@ def test_all_processes_come_to_one_rate_by_a_value_that_differs() -> None:
     run("two", batch=16, what=["plateau"])  # the program compares the weights
 
 
-def test_stopped_inside_a_window_two_processes_go_on_exactly() -> None:
+def test_saved_inside_a_window_two_processes_go_on_exactly() -> None:
     whole = run("whole", batch=16, accumulate_grad_batches=4)
     process = start("parted", batch=16, what=["SIGTERM"], accumulate_grad_batches=4)
     process.communicate(timeout=90)

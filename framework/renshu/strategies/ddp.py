@@ -125,8 +125,9 @@ def start_again(processes: int) -> None:
     try:
         elastic_launch(config, sys.executable)(*sys.orig_argv[1:])
     except ChildFailedError as error:
-        first = min(error.failures.values(), key=lambda failure: failure.timestamp)
-        raise SystemExit(first.exitcode if first.exitcode > 0 else 1) from None
+        failures = sorted(error.failures.values(), key=lambda failure: failure.timestamp)
+        # Below 0 are those that the agent ended when another had failed.
+        raise SystemExit(next((f.exitcode for f in failures if f.exitcode > 0), 1)) from None
     except SignalException as error:
         raise SystemExit(128 + error.sigval) from None
     raise SystemExit(0)
