@@ -26,25 +26,24 @@ def _first_with(attribute: str) -> Callable[[Trainer], Any]:
     return lambda t: next(iter(_with(attribute)(t)), None)
 
 
+def _feeds(t: Trainer, stage: str) -> list[Any] | None:
+    """The feeds of a stage, if it is part of what runs; validation is part of a fit too."""
+    stages = (stage, "train") if stage == "validation" else (stage,)
+    return t._plan.val_feeds if t._plan is not None and t._plan.stage in stages else None
+
+
 def _lengths(stage: str) -> Callable[[Trainer], list[int | float]]:
-    """Batches of each loader of a stage; validation is part of a fit too."""
-
-    def lengths(t: Trainer) -> list[int | float]:
-        stages = (stage, "train") if stage == "validation" else (stage,)
-        here = t._plan is not None and t._plan.stage in stages
-        return [_length(feed) for feed in t._plan.val_feeds] if here and t._plan else []
-
-    return lengths
+    """Batches of each loader of a stage."""
+    return lambda t: [_length(feed) for feed in _feeds(t, stage) or ()]
 
 
 def _loaders(stage: str) -> Callable[[Trainer], Any]:
     """The loaders of a stage, as they were given."""
 
     def loaders(t: Trainer) -> Any:
-        stages = (stage, "train") if stage == "validation" else (stage,)
-        if t._plan is None or t._plan.stage not in stages:
+        if (feeds := _feeds(t, stage)) is None:
             return None
-        found = [feed.loader for feed in t._plan.val_feeds]
+        found = [feed.loader for feed in feeds]
         return found[0] if len(found) == 1 else found
 
     return loaders

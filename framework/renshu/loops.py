@@ -139,7 +139,7 @@ def _start_epoch(plan: Plan) -> None:
         results.phase = "epoch"
         every = plan.options.reload_dataloaders_every_n_epochs
         if every and progress.epoch and progress.epoch % every == 0:
-            for feed in (plan.feed, *plan.val_feeds):
+            for feed in plan.feeds:
                 feed.close()
             found = planning.feeds(plan, None, "train", needed=False)
             plan.feed = found[0] if found else plan.feed

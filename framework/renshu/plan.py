@@ -187,6 +187,21 @@ class Plan:
             found.append(lambda batch, _: cast(batch, dtype))
         return found + own("on_after_batch_transfer")
 
+    @property
+    def feeds(self) -> list[Feed]:
+        """All loaders of the stage, those of its validations too."""
+        return [feed for feed in (self.feed, *self.val_feeds) if feed is not None]
+
+    def choose_step(self) -> None:
+        """What runs training_step; anew after parameters were frozen or unfrozen."""
+        self.step = self.module.training_step
+        if self.automatic:  # by hand, `manual_backward` averages the gradients
+            self.step = self.strategy.step(self.module, self.step)
+
+    def accumulate_over(self, batches: int) -> None:
+        """Step every so many batches."""
+        self.accumulate, self.weighs = batches, batches > 1 or not self.alone
+
     def call(self, name: str, *arguments: Any) -> None:
         """Call everybody who listens to a hook."""
         for hook in self.hooks[name]:

@@ -165,10 +165,7 @@ def plan_optimisation(plan: Plan) -> None:
             plan.precision.watch(optimizer)
         if plan.closure or not plan.automatic:
             optimizer.register_step_post_hook(plan.note_step)
-    # By hand, `manual_backward` averages the gradients.
-    plan.step = module.training_step
-    if plan.automatic:
-        plan.step = plan.strategy.step(module, module.training_step)
+    plan.choose_step()
     plan.takes = positional(module.training_step)
     if plan.takes < 1:
         allowed = "training_step(self, batch) or training_step(self, batch, batch_idx)"
@@ -178,13 +175,12 @@ def plan_optimisation(plan: Plan) -> None:
 
 def _plan_gradients(plan: Plan) -> None:
     module, options = plan.module, plan.options
-    plan.accumulate = options.accumulate_grad_batches
+    plan.accumulate_over(options.accumulate_grad_batches)
     if options.on_nonfinite == "skip" and (plan.closure or not plan.automatic):
         said = 'on_nonfinite="skip" needs automatic optimisation without closures'
         raise ConfigError(said, where=type(module).__name__, allowed="stop, rollback, ignore")
     # The scaler of 16-mixed leaves such steps out by itself.
     plan.skips = options.on_nonfinite == "skip" and plan.precision.scaler is None
-    plan.weighs = plan.accumulate > 1 or not plan.alone
     plan.clip_by_module = overrides(module, "configure_gradient_clipping", Module)
     plan.own_backward = overrides(module, "backward", Module)
     if not plan.automatic and (plan.accumulate > 1 or options.gradient_clip_val):

@@ -152,8 +152,8 @@ class _Wrapping:
         return self.timed(hook, "callbacks" if isinstance(hook, partial) else "hooks")
 
     def feeds(self, plan: Plan) -> None:
-        for feed in (plan.feed, *plan.val_feeds):
-            if feed is not None and "epoch" not in vars(feed):
+        for feed in plan.feeds:
+            if "epoch" not in vars(feed):
                 self.put(feed, "epoch", partial(self.items, feed.epoch))
 
     def items(self, epoch: Callable[..., Iterator[Any]], *position: int) -> Iterator[Any]:

@@ -340,8 +340,7 @@ class Trainer:
             plan.module.__dict__["_results"] = None
             self.strategy.broken = True
             plan.call("on_exception", error)
-            feeds = [feed for feed in (plan.feed, *plan.val_feeds) if feed is not None]
-            for lost in filter(None, (feed.lost_worker(error) for feed in feeds)):
+            for lost in filter(None, (feed.lost_worker(error) for feed in plan.feeds)):
                 raise lost from error
             raise
         finally:
@@ -359,9 +358,8 @@ class Trainer:
         if plan.stage == "train":
             self.epoch_metrics = plan.results.stepped() | self.epoch_metrics
         plan.module.__dict__["_results"] = None
-        for feed in (plan.feed, *plan.val_feeds):
-            if feed is not None:
-                feed.close()
+        for feed in plan.feeds:
+            feed.close()
         try:
             self.wait_for_checkpoints()
         finally:
@@ -518,8 +516,7 @@ class Trainer:
 
     def renew_step(self) -> None:
         """To be called after parameters were frozen or unfrozen: their gradients are averaged."""
-        plan = self._require_plan()
-        plan.step = plan.strategy.step(plan.module, plan.module.training_step)
+        self._require_plan().choose_step()
 
     # --- what is known
 
@@ -530,8 +527,7 @@ class Trainer:
 
     @accumulate_grad_batches.setter
     def accumulate_grad_batches(self, batches: int) -> None:
-        plan = self._require_plan()
-        plan.accumulate, plan.weighs = batches, batches > 1 or not plan.alone
+        self._require_plan().accumulate_over(batches)
 
     @property
     def should_stop(self) -> bool:

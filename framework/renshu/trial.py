@@ -42,7 +42,7 @@ def trial(trainer: Trainer, module: Module, *callbacks: Callback, **options: Any
     if trainer.strategy.world > 1:
         said = "settings are searched on one process"
         raise ConfigError(said, allowed="devices=1, then several with what was found")
-    with _untouched(trainer, module, [f.loader for f in (outer.feed, *outer.val_feeds) if f]):
+    with _untouched(trainer, module, [feed.loader for feed in outer.feeds]):
         trainer.options = replace(trainer.options, **_BARE | options)
         trainer.precision = Precision(trainer.options.precision, trainer.strategy.device)
         trainer.loggers, trainer.callbacks, trainer.logged_metrics = [], [*callbacks], {}
@@ -54,9 +54,8 @@ def trial(trainer: Trainer, module: Module, *callbacks: Callback, **options: Any
         try:
             yield plan
         finally:
-            for feed in (plan.feed, *plan.val_feeds):
-                if feed is not None:
-                    feed.close()
+            for feed in plan.feeds:
+                feed.close()
 
 
 def run(plan: Plan) -> None:

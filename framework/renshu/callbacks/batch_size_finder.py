@@ -167,9 +167,8 @@ class BatchSizeFinder(Search):
     def use(self, plan: Plan) -> None:
         Setting(plan, self._name).set(self.found)
         say(f"{self._name} = {self.found}")
-        for feed in (plan.feed, *plan.val_feeds):
-            if feed is not None:
-                feed.close()
+        for feed in plan.feeds:
+            feed.close()
         self._load(plan)
         if plan.stage == "train" and plan.val_feeds:
             given = plan.given.get("validation")

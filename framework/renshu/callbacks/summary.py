@@ -58,20 +58,20 @@ def summarize(module: nn.Module, max_depth: int = 1) -> str:
 
 def _flops(module: Module) -> int:
     """Floating-point operations for the example, counted without touching module or generators."""
-    from torch.utils.flop_counter import FlopCounterMode
+    from renshu.utilities import measure_flops
 
     example = module.example_input_array
+    given, named = example if isinstance(example, tuple) else (example,), {}
+    if isinstance(example, dict):
+        given, named = (), example
+    given, named = move((given, named), module.device)
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        if isinstance(example, dict):
-            module(**move(example, module.device))
-        else:
-            given = example if isinstance(example, tuple) else (example,)
-            module(*move(given, module.device))
+    with torch.no_grad():
+        flops = measure_flops(module, lambda: module(*given, **named))
     for part, training in modes:
         part.training = training
-    return counter.get_total_flops()
+    return flops
 
 
 def _count(parameters: Iterable[Tensor]) -> int:
