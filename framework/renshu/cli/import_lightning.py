@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from renshu.cli.trained import CommandParser
 from renshu.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
@@ -36,21 +36,13 @@ _LEFT = {
 
 def run(arguments: Sequence[str], session: Session) -> int:
     """Convert one file; says what was taken over and what was not."""
-    parser = argparse.ArgumentParser(
-        "renshu import-lightning",
-        description="Write Lightning's FILE.ckpt as a checkpoint folder of renshu. Nothing in the"
-        " file is run: torch reads it with weights_only=True.",
-        allow_abbrev=False,
-        exit_on_error=False,
+    more = (
+        "Write Lightning's FILE.ckpt as a checkpoint folder of renshu. Nothing in the file is run:"
     )
+    parser = CommandParser("import-lightning", f"{more} torch reads it with weights_only=True.")
     parser.add_argument("file", metavar="FILE.ckpt", type=Path)
     parser.add_argument("--out", type=Path, help="new folder; default: FILE without its ending")
-    try:
-        asked, unknown = parser.parse_known_args(arguments)
-    except argparse.ArgumentError as error:
-        raise ConfigError(str(error), mend="renshu import-lightning --help") from None
-    if unknown:
-        raise ConfigError(f"unknown argument {unknown[0]!r}", mend="renshu import-lightning --help")
+    asked = parser.parse_args(arguments)
     out = asked.out or asked.file.with_suffix("")
     if out.exists():
         raise ConfigError("something is there already", where=out, mend="--out NEW_FOLDER")

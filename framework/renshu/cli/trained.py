@@ -43,20 +43,26 @@ class Trained:
         return module.to(resolve(trainer["accelerator"], trainer["devices"])[0])
 
 
-class Arguments(argparse.ArgumentParser):
+class CommandParser(argparse.ArgumentParser):
+    """The arguments of a command; wrong ones are told like every other wrong input."""
+
+    def __init__(self, command: str, description: str) -> None:
+        super().__init__(f"renshu {command}", description=description, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        usage = " ".join(self.format_usage().removeprefix("usage: ").split())
+        raise ConfigError(message, allowed=usage, mend=f"{self.prog} --help shows more")
+
+
+class Arguments(CommandParser):
     """The flags of a command that works with a trained run; others are options of its task."""
 
     def __init__(self, command: str, description: str, weights: bool = True) -> None:
-        super().__init__(f"renshu {command}", description=description, allow_abbrev=False)
+        super().__init__(command, description)
         self.add_argument("run", metavar="RUN", help="folder of a run, or its name below runs/")
         if weights:
             words = "best: the finished model (default); last: the newest checkpoint; or a path"
             self.add_argument("--ckpt_path", default="best", help=words)
-
-    def error(self, message: str) -> NoReturn:
-        """Wrong arguments are told like every other wrong input."""
-        usage = " ".join(self.format_usage().removeprefix("usage: ").split())
-        raise ConfigError(message, allowed=usage, mend=f"{self.prog} --help shows more")
 
     def find(self, asked: argparse.Namespace, changes: Sequence[str]) -> Trained:
         """The run asked for; raises ConfigError with the names there are."""
