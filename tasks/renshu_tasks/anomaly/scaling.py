@@ -1,0 +1,31 @@
+"""Scaling that knows constant stretches: nothing is divided by a deviation that is only noise."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from renshu_tasks.anomaly.series import Values
+
+_NOISE = 1e-10
+"""A deviation below this share of the values' size is rounding, not signal."""
+
+
+def deviation(values: Values) -> NDArray[np.float64]:
+    """Standard deviation of each channel, float64 [C]; 1 for a channel that is constant."""
+    found = values.std(axis=0)
+    return np.where(found <= _NOISE * np.abs(values).max(axis=0, initial=0), 1.0, found)
+
+
+def z_normalise(windows: NDArray[np.float64], channels: int) -> NDArray[np.float64]:
+    """Windows [N, w × C] → mean 0 and deviation 1 (ddof 1) in each window and channel.
+
+    A window that is constant but for rounding becomes 0.
+    """
+    shaped = windows.reshape(len(windows), -1, channels)
+    if shaped.shape[1] == 1:
+        return np.zeros_like(windows)
+    centred = shaped - shaped.mean(axis=1, keepdims=True)
+    spread = shaped.std(axis=1, ddof=1, keepdims=True)
+    flat = spread <= _NOISE * np.abs(shaped).max(axis=1, keepdims=True)
+    return np.where(flat, 0.0, centred / np.where(flat, 1.0, spread)).reshape(windows.shape)
