@@ -19,9 +19,11 @@ from renshu.errors import ConfigError, RenshuError, near
 from renshu.options import TrainerOptions
 
 COMMANDS = {
+    "new": "make a project of your own from a template",
     "train": "train a task's model; on embedded real data when no data is given",
     "evaluate": "measure a trained run on its test or validation part",
     "predict": "predict files with a trained run and write a CSV table",
+    "export": "write a trained model as onnx and the like; kept only if it does the same",
     "report": "write a run's report.html again",
     "import-lightning": "write Lightning's .ckpt file as a checkpoint of renshu",
     "doctor": "check versions, devices and permissions; names the command that mends a fault",

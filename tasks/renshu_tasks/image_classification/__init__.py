@@ -22,5 +22,6 @@ task = Task(
     evaluate=f"{_HERE}.module:evaluate",
     predict=f"{_HERE}.predict:predict",
     report=f"{_HERE}.plots:sections",
+    exports={"onnx": f"{_HERE}.export:to_onnx"},
     presets={"default": {"trainer.max_epochs": 30, "trainer.precision": "auto"}, "demo": {}},
 )

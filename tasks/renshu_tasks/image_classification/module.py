@@ -128,7 +128,8 @@ class ImageClassifier(Module):
         if len(self.views) == 1:
             return self(image).float()
         batch, count = len(image), len(self.views)
-        maps = self.views.to(image).repeat_interleave(batch, dim=0)
+        # Not repeat_interleave: in ONNX its number of repeats must be a constant.
+        maps = self.views.to(image)[:, None].expand(-1, batch, -1, -1).flatten(0, 1)
         black = -self.mean / self.std  # outside lies what lay there in training
         seen = augment.warp((image - black).repeat(count, 1, 1, 1), maps, self.level.fill)
         outputs = self(seen + black).float().view(count, batch, -1)
