@@ -1,0 +1,369 @@
+"""Sliding-window inference whose memory grows neither with the volume nor with the classes.
+
+Windows overlap and are averaged with Gaussian weights (Isensee et al. 2021, nnU-Net, doi
+10.1038/s41592-020-01008-z). The sums are kept for one column of the image at a time, and in it only
+for the planes that later windows still reach: what is finished becomes class numbers at once. The
+more classes, the narrower the column; windows across its border are computed again for the next.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations, pairwise, product
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from renshu.errors import ConfigError, RunError
+
+MEMORY = 2**30
+"""Bytes of sums to keep at once."""
+
+Image = Any
+"""Anything with a shape (C, D, H, W) or (C, H, W) that gives an array of numbers for slices: in
+memory, a memory map, or an object that reads and normalises what is asked for."""
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """A stretch of one axis: voxels start to stop, and the windows (their starts) that reach it."""
+
+    start: int
+    stop: int
+    windows: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Weighted sums that are finished.
+
+    Attributes:
+        start: first voxel of the block along each axis.
+        stop: the voxel after the last that the block answers for.
+        sums: float32 [K, ...] from `start` on; where the image goes on, one voxel more than `stop`
+            along each axis, for interpolation.
+        factors: the sum of all windows' weights there is the product of these, [n] an axis.
+    """
+
+    start: tuple[int, ...]
+    stop: tuple[int, ...]
+    sums: Tensor
+    factors: tuple[Tensor, ...]
+
+    @property
+    def means(self) -> Tensor:
+        """The averaged logits, float32 [K, ...]."""
+        return self.sums / self.total
+
+    @property
+    def total(self) -> Tensor:
+        """The sum of all windows' weights, float32 [...]."""
+        return _outer(self.factors).to(self.sums.device)
+
+
+@torch.inference_mode()
+def segment(
+    network: Callable[[Tensor], Any],
+    image: Image,
+    patch: Sequence[int],
+    overlap: float,
+    classes: int,
+    mirror_axes: Sequence[int] = (),
+    *,
+    shape: Sequence[int] | None = None,
+    memory: int = MEMORY,
+) -> NDArray[np.uint8] | NDArray[np.int16]:
+    """The most probable class of every voxel.
+
+    Args:
+        network: [1, C, *patch] → logits [1, K, *patch], or several of which the first counts; a
+            module in evaluation mode, on whose device the sums are kept.
+        image: (C, D, H, W) or (C, H, W), see Image; zeros surround one smaller than the patch.
+        patch: the window.
+        overlap: share of a window that the next one covers, 0 to below 1.
+        classes: K.
+        mirror_axes: spatial axes (0 …); every combination is mirrored, predicted and averaged.
+        shape: voxels of the answer over the same field of view; None: those of the image. The
+            logits are interpolated linearly, not the class numbers.
+        memory: bytes of sums to keep at once; one patch of all classes is the least.
+
+    Raises:
+        ConfigError: patch, overlap, axes or the network's answer do not fit.
+        RunError: a logit is NaN or infinite.
+    """
+    size = tuple(image.shape[1:])
+    target = size if shape is None else tuple(shape)
+    answer = torch.empty(target, dtype=torch.uint8 if classes <= 256 else torch.int16)
+    for block in _blocks(network, image, patch, overlap, classes, mirror_axes, memory):
+        if not torch.isfinite(block.sums.sum()):
+            raise RunError(
+                "the network answers NaN or infinite logits",
+                where=f"voxels {block.start} to {block.stop}",
+                mend="look for NaN in the image, and for a training that diverged",
+            )
+        places = [
+            _places(*sides) for sides in zip(size, target, block.start, block.stop, strict=True)
+        ]
+        total = None if target == size else block.total
+        found = _argmax(block.sums, places, total, answer.dtype)
+        answer[tuple(place.inside for place in places)] = found
+    return answer.numpy()
+
+
+@torch.inference_mode()
+def logits(
+    network: Callable[[Tensor], Any],
+    image: Image,
+    patch: Sequence[int],
+    overlap: float,
+    classes: int,
+    mirror_axes: Sequence[int] = (),
+) -> Tensor:
+    """The averaged logits, float32 [K, D, H, W] or [K, H, W] on the CPU: all of them in memory.
+
+    For calibration and the like, on cases that allow it; the arguments are those of `segment`.
+    """
+    size = tuple(image.shape[1:])
+    answer = torch.empty((classes, *size))
+    for block in _blocks(network, image, patch, overlap, classes, mirror_axes, MEMORY):
+        sides = zip(block.start, block.sums.shape[1:], strict=True)
+        own = tuple(slice(start, start + length) for start, length in sides)
+        answer[(slice(None), *own)] = block.means.cpu()
+    return answer
+
+
+def _blocks(
+    network: Callable[[Tensor], Any],
+    image: Image,
+    patch: Sequence[int],
+    overlap: float,
+    classes: int,
+    mirror_axes: Sequence[int],
+    memory: int,
+) -> Iterator[_Block]:
+    """Finished blocks that tile the image."""
+    size, patch = tuple(image.shape[1:]), tuple(patch)
+    _check(size, patch, overlap, mirror_axes)
+    device = next(network.parameters()).device if _has_parameters(network) else torch.device("cpu")
+    turned = [
+        axes
+        for count in range(1, len(mirror_axes) + 1)
+        for axes in combinations([axis + 2 for axis in mirror_axes], count)
+    ]
+    weights = _outer([_gaussian(width) for width in patch]).to(device) / (1 + len(turned))
+    totals = [_total(n, width, overlap) for n, width in zip(size, patch, strict=True)]
+
+    def block(start: tuple[int, ...], stop: tuple[int, ...], sums: Tensor) -> _Block:
+        sides = zip(totals, start, sums.shape[1:], strict=True)
+        return _Block(start, stop, sums, tuple(total[a : a + n] for total, a, n in sides))
+
+    def add(sums: Tensor, base: Sequence[int], window: Sequence[int]) -> None:
+        values = _read(image, window, patch).to(device)
+        found = _forward(network, values, (classes, *patch))
+        for axes in turned:
+            found = found + _forward(network, values.flip(axes), (classes, *patch)).flip(axes)
+        there, here = _overlap(window, patch, base, sums.shape[1:])
+        sums[(slice(None), *there)].addcmul_(found[(0, slice(None), *here)], weights[here])
+
+    for column, depth in _columns(size, patch, overlap, classes, memory):
+        starts = [tile.start for tile in column]
+        stops = [tile.stop for tile in column]
+        wide = [min(stop + 1, n) - a for a, stop, n in zip(starts, stops, size[1:], strict=True)]
+        sums = torch.zeros((classes, depth, *wide), device=device)
+        base = 0
+        for first in _starts(size[0], patch[0], overlap):
+            if min(first + patch[0], size[0]) > base + depth:
+                done = first - base
+                yield block((base, *starts), (first - 1, *stops), sums[:, :done])
+                sums[:, : depth - done + 1] = sums[:, done - 1 :].clone()
+                sums[:, depth - done + 1 :] = 0
+                base = first - 1
+            for others in product(*(tile.windows for tile in column)):
+                add(sums, (base, *starts), (first, *others))
+        yield block((base, *starts), (size[0], *stops), sums[:, : size[0] - base])
+
+
+def _check(
+    size: tuple[int, ...], patch: tuple[int, ...], overlap: float, mirror_axes: Sequence[int]
+) -> None:
+    if len(patch) != len(size) or min(patch) < 1:
+        said = f"a patch {patch} for an image of {len(size)} axes"
+        raise ConfigError(said, allowed=f"{len(size)} whole numbers of 1 or more")
+    if not 0 <= overlap < 1:
+        raise ConfigError(f"overlap {overlap}", allowed="from 0 to below 1")
+    if len(set(mirror_axes)) != len(mirror_axes) or not set(mirror_axes) <= set(range(len(size))):
+        raise ConfigError(f"mirror axes {tuple(mirror_axes)}", allowed=f"of 0 to {len(size) - 1}")
+
+
+def _has_parameters(network: Callable[[Tensor], Any]) -> bool:
+    return isinstance(network, nn.Module) and any(True for _ in network.parameters())
+
+
+def _starts(size: int, patch: int, overlap: float) -> list[int]:
+    """First voxels of the windows along an axis, the last moved back to end with the image.
+
+    A window wider than the image starts before it, so that the image lies in its middle.
+    """
+    if patch >= size:
+        return [-((patch - size) // 2)]
+    step = max(1, int(patch * (1 - overlap)))
+    return [*range(0, size - patch, step), size - patch]
+
+
+def _columns(
+    size: tuple[int, ...], patch: tuple[int, ...], overlap: float, classes: int, memory: int
+) -> Iterator[tuple[tuple[_Tile, ...], int]]:
+    """The columns along the first axis, and how many planes of them to keep, within the memory."""
+    starts = [_starts(n, width, overlap) for n, width in zip(size, patch, strict=True)][1:]
+    counts = [len(windows) for windows in starts]
+
+    def tiles() -> list[list[_Tile]]:
+        sides = zip(size[1:], patch[1:], starts, counts, strict=True)
+        return [_tiles(n, width, windows, count) for n, width, windows, count in sides]
+
+    def plane() -> int:
+        wide = (max(tile.stop - tile.start for tile in axis) + 1 for axis in tiles())
+        return 4 * classes * math.prod(wide)
+
+    least = min(size[0], patch[0] + 1)
+    while plane() * least > memory and max(counts) > 1:
+        widest = counts.index(max(counts))
+        counts[widest] = -(-counts[widest] // 2)
+    depth = min(size[0], max(least, memory // plane()))
+    for column in product(*tiles()):
+        yield column, depth
+
+
+def _tiles(size: int, patch: int, windows: list[int], count: int) -> list[_Tile]:
+    """An axis cut where every `count`-th window starts."""
+    borders = [0, *windows[count::count], size]
+    return [
+        _Tile(start, stop, tuple(w for w in windows if w < stop + 1 and w + patch > start))
+        for start, stop in pairwise(borders)
+    ]
+
+
+def _gaussian(width: int) -> Tensor:
+    """Weights along an axis, with a deviation of an eighth of the window; 1 in the middle."""
+    places = torch.arange(width, dtype=torch.float32) - (width - 1) / 2
+    return torch.exp(-0.5 * (places / (0.125 * width)) ** 2)
+
+
+def _outer(factors: Sequence[Tensor]) -> Tensor:
+    """Product of one factor an axis: [a], [b], [c] → [a, b, c]."""
+    result = torch.ones(())
+    for factor in factors:
+        result = result[..., None] * factor
+    return result
+
+
+def _total(size: int, patch: int, overlap: float) -> Tensor:
+    """The sum of all windows' weights along an axis: that of the volume is their product."""
+    total = torch.zeros(size)
+    for start in _starts(size, patch, overlap):
+        (there,), (here,) = _overlap([start], [patch], [0], [size])
+        total[there] += _gaussian(patch)[here]
+    return total
+
+
+def _overlap(
+    window: Sequence[int], patch: Sequence[int], base: Sequence[int], size: Sequence[int]
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Where a window and a block meet: as slices of the block, and of the window."""
+    there, here = [], []
+    for first, width, start, length in zip(window, patch, base, size, strict=True):
+        low, high = max(first, start), min(first + width, start + length)
+        there.append(slice(low - start, high - start))
+        here.append(slice(low - first, high - first))
+    return tuple(there), tuple(here)
+
+
+def _read(image: Image, window: Sequence[int], patch: Sequence[int]) -> Tensor:
+    """The image in a window, float32 [1, C, *patch], with zeros beyond its border."""
+    inside, place = _overlap(window, patch, [0] * len(patch), image.shape[1:])
+    values = torch.from_numpy(np.array(image[(slice(None), *inside)], dtype=np.float32))[None]
+    if values.shape[2:] == tuple(patch):
+        return values
+    padded = values.new_zeros((*values.shape[:2], *patch))
+    padded[(slice(None), slice(None), *place)] = values
+    return padded
+
+
+def _forward(network: Callable[[Tensor], Any], values: Tensor, expected: tuple[int, ...]) -> Tensor:
+    found = network(values)
+    found = found[0] if isinstance(found, list | tuple) else found
+    if found.shape != (1, *expected):
+        raise ConfigError(
+            f"the network answers {tuple(found.shape)} to {tuple(values.shape)}",
+            allowed=f"{(1, *expected)}",
+        )
+    return found.float()
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Voxels of the answer along one axis that a block answers for.
+
+    Attributes:
+        inside: them, as a slice of the answer.
+        lower: int64 [n], the voxel of the block before each.
+        share: float32 [n], how near each lies to the one after it; None: all are voxels.
+    """
+
+    inside: slice
+    lower: Tensor
+    share: Tensor | None
+
+
+def _places(size: int, target: int, start: int, stop: int) -> _Places:
+    """As align_corners=False of torch's interpolate: both grids cover the same field of view."""
+    if size == target:
+        return _Places(slice(start, stop), torch.arange(stop - start), None)
+    at = ((torch.arange(target, dtype=torch.float64) + 0.5) * size / target - 0.5).clamp(
+        0, size - 1
+    )
+    lower = at.floor().long()
+    mine = ((lower >= start) & (lower < stop)).nonzero()[:, 0]
+    first = int(mine[0]) if len(mine) else 0
+    share = (at - lower)[mine].float()
+    return _Places(slice(first, first + len(mine)), lower[mine] - start, share)
+
+
+def _argmax(
+    sums: Tensor, places: Sequence[_Places], total: Tensor | None, kind: torch.dtype
+) -> Tensor:
+    """Class numbers of a block; one class at a time, so that no index of 64 bits is made.
+
+    `total` are the weights to divide by; where voxels are not mixed, they decide nothing.
+    """
+
+    def scores(number: int) -> Tensor:
+        return _interpolate(sums[number] if total is None else sums[number] / total, places)
+
+    best = scores(0)
+    answer = torch.zeros(best.shape, dtype=kind, device=sums.device)
+    for number in range(1, len(sums)):
+        value = scores(number)
+        answer.masked_fill_(value > best, number)
+        best = torch.maximum(best, value)
+    return answer.cpu()
+
+
+def _interpolate(values: Tensor, places: Sequence[_Places]) -> Tensor:
+    """One class of a block at the places of the answer."""
+    for axis, place in enumerate(places):
+        if place.share is None:
+            values = values.narrow(axis, 0, len(place.lower))
+            continue
+        lower = place.lower.to(values.device)
+        upper = (lower + 1).clamp(max=values.shape[axis] - 1)
+        share = place.share.to(values.device).view([-1] + [1] * (values.ndim - axis - 1))
+        values = torch.lerp(
+            values.index_select(axis, lower), values.index_select(axis, upper), share
+        )
+    return values
