@@ -17,7 +17,60 @@ Batches = list[list[int]]
 """Rows of the samples, batch by batch."""
 
 
-class LengthBatches(Sampler[list[int]]):
+class EpochBatches(Sampler[list[int]]):
+    """Batches arranged anew in every epoch; what is in them is said by `_arrange`.
+
+    An epoch is a function of its seed alone. `state_dict` says where in it the iteration stands, so
+    that a resume comes back to that batch without drawing or reading those before.
+
+    Args:
+        count: batches of an epoch, the same in all.
+        seed: of the order; None draws one from torch's generator at the start of every epoch, which
+            in a Trainer follows from the run's seed and the epoch.
+    """
+
+    def __init__(self, count: int, seed: int | None) -> None:
+        self.count, self.seed = count, seed
+        self.epoch, self._given, self._drawn = 0, 0, 0
+        self._resumed = False
+
+    def _arrange(self, generator: torch.Generator) -> Batches:
+        """All batches of an epoch."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return self.count
+
+    def set_epoch(self, epoch: int) -> None:
+        """The next iteration gives this epoch, from its start."""
+        self.epoch, self._given, self._resumed = epoch, 0, False
+
+    def __iter__(self) -> Iterator[list[int]]:
+        if not self._resumed:
+            self._given = 0
+            # Drawn with a given seed as well, so that what follows does not depend on that.
+            self._drawn = int(torch.empty((), dtype=torch.int64).random_())
+        self._resumed = False
+        seed = self._drawn if self.seed is None else derive(self.seed, "batches", self.epoch)
+        generator = torch.Generator().manual_seed(seed & (2**63 - 1))
+        for batch in self._arrange(generator)[self._given :]:
+            self._given += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"given": self._given, "drawn": self._drawn, "batches": self.count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on in the present epoch; CheckpointError where an epoch was another before."""
+        if state["batches"] != self.count:
+            raise CheckpointError(
+                f"an epoch has {self.count} batches, and had {state['batches']} before",
+                mend="continue with the data, batch size and token budget of the run",
+            )
+        self._given, self._drawn, self._resumed = state["given"], state["drawn"], True
+
+
+class LengthBatches(EpochBatches):
     """Batches of samples of nearly equal length, in random order and new in every epoch.
 
     Each sample's length is multiplied by a random factor of 1 ± `jitter`, the samples are sorted
@@ -26,16 +79,13 @@ class LengthBatches(Sampler[list[int]]):
     sorting within mega-batches leaves it). The cuts depend on the lengths alone: every epoch has
     the same number of batches, and a schedule counted in steps ends where it should.
 
-    An epoch is a function of its seed alone; `state_dict` says where in it the iteration stands.
-
     Args:
         lengths: tokens of each sample, after truncation. [N]
         batch_size: most samples a batch; None: as many as `max_tokens` allows.
         max_tokens: most tokens a batch, padding included; None: as many as `batch_size` gives.
         jitter: how far lengths are disturbed, as a share of them.
         shuffle: False gives one fixed order, longest first, as suits evaluation.
-        seed: of the order; None draws one from torch's generator at the start of every epoch, which
-            in a Trainer follows from the run's seed and the epoch.
+        seed: see `EpochBatches`.
 
     Raises:
         ConfigError: no limit is given, or a sample is longer than `max_tokens`.
@@ -52,19 +102,13 @@ class LengthBatches(Sampler[list[int]]):
         seed: int | None = None,
     ) -> None:
         self.lengths = torch.as_tensor(lengths, dtype=torch.int64)
-        self.jitter, self.shuffle, self.seed = jitter if shuffle else 0.0, shuffle, seed
+        self.jitter, self.shuffle = jitter if shuffle else 0.0, shuffle
         if batch_size is None and max_tokens is None:
             raise ConfigError("neither batch_size nor max_tokens says how large a batch is")
-        if max_tokens is not None and (self.lengths > max_tokens).any():
-            row = int(self.lengths.argmax())
-            raise ConfigError(
-                f"a sample of {self.lengths[row]} tokens does not fit into max_tokens={max_tokens}",
-                where=f"row {row}",
-                mend=f"max_tokens={self.lengths[row]} or more, or truncate to fewer tokens",
-            )
+        if max_tokens is not None:
+            refuse_longer(self.lengths, max_tokens, "max_tokens")
         self.cuts = _cuts(self._longest(), batch_size, max_tokens)
-        self.epoch, self._given, self._drawn = 0, 0, 0
-        self._resumed = False
+        super().__init__(len(self.cuts) - 1, seed)
 
     def _longest(self) -> list[int]:
         """What the sample at each place of any epoch's order is not longer than. [N]
@@ -75,50 +119,29 @@ class LengthBatches(Sampler[list[int]]):
         ratio = (1 + self.jitter) / (1 - self.jitter)
         return (self.lengths.sort().values * ratio).long().tolist()
 
-    def __len__(self) -> int:
-        return len(self.cuts) - 1
-
-    def set_epoch(self, epoch: int) -> None:
-        """The next iteration gives this epoch, from its start."""
-        self.epoch, self._given, self._resumed = epoch, 0, False
-
-    def __iter__(self) -> Iterator[list[int]]:
-        if not self._resumed:
-            self._given = 0
-            # Drawn with a given seed as well, so that what follows does not depend on that.
-            self._drawn = int(torch.empty((), dtype=torch.int64).random_())
-        self._resumed = False
-        for batch in self._batches()[self._given :]:
-            self._given += 1
-            yield batch.tolist()
-
-    def _batches(self) -> list[Tensor]:
-        """This epoch's batches, int64 [samples] each."""
+    def _arrange(self, generator: torch.Generator) -> Batches:
         places = list(zip(self.cuts[:-1], self.cuts[1:], strict=True))
         if not self.shuffle:
-            order = self.lengths.argsort(stable=True)
+            order = self.lengths.argsort(stable=True).tolist()
             return [order[start:end] for start, end in reversed(places)]
-        seed = self._drawn if self.seed is None else derive(self.seed, "batches", self.epoch)
-        generator = torch.Generator().manual_seed(seed & (2**63 - 1))
         noise = torch.rand(len(self.lengths), generator=generator, dtype=torch.float64)
         # Equal lengths are in random order also without jitter.
         mixed = torch.randperm(len(self.lengths), generator=generator)
         disturbed = self.lengths[mixed] * (1 + self.jitter * (2 * noise - 1))
-        order = mixed[disturbed.argsort(stable=True)]
+        order = mixed[disturbed.argsort(stable=True)].tolist()
         shuffled = torch.randperm(len(places), generator=generator).tolist()
         return [order[slice(*places[number])] for number in shuffled]
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"given": self._given, "drawn": self._drawn, "batches": len(self)}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on in the present epoch; CheckpointError where an epoch was another before."""
-        if state["batches"] != len(self):
-            raise CheckpointError(
-                f"an epoch has {len(self)} batches, and had {state['batches']} before",
-                mend="continue with the data, batch size and token budget of the run",
-            )
-        self._given, self._drawn, self._resumed = state["given"], state["drawn"], True
+def refuse_longer(lengths: Tensor, most: int, limit: str) -> None:
+    """Raise ConfigError for a sample of more than `most` tokens, naming its row."""
+    if (lengths > most).any():
+        row = int(lengths.argmax())
+        raise ConfigError(
+            f"a sample of {lengths[row]} tokens does not fit into {limit}={most}",
+            where=f"row {row}",
+            mend=f"{limit}={lengths[row]} or more, or truncate to fewer tokens",
+        )
 
 
 def _cuts(longest: list[int], batch_size: int | None, max_tokens: int | None) -> list[int]:
