@@ -1,0 +1,136 @@
+"""`renshu new`: a project of your own that trains, is tested and can be served."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from importlib.metadata import entry_points
+from itertools import takewhile
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from renshu.cli import yaml_file
+from renshu.cli.trained import CommandParser
+from renshu.errors import ConfigError, unknown
+
+if TYPE_CHECKING:
+    from renshu.cli.main import Session
+
+_EXAMPLE = "example: renshu new image_classification flower-photos --docker none"
+
+
+def find_template(name: str) -> Any:
+    """The installed template of that name; raises ConfigError with the names there are."""
+    found = {point.name: point for point in entry_points(group="renshu.templates")}
+    if name not in found:
+        raise unknown("template", name, sorted(found))
+    return found[name].load()
+
+
+def run(arguments: Sequence[str], session: Session) -> int:
+    """Make a project, or with --dry-run print its tree."""
+    words = list(takewhile(lambda word: not word.startswith("-"), arguments))
+    if len(words) > 2:
+        mend = f"renshu new {words[0]} {'-'.join(words[1:])}"
+        raise ConfigError(f"too many words: {' '.join(words[2:])}", allowed="TASK NAME", mend=mend)
+    helping = not {"-h", "--help"}.isdisjoint(arguments)
+    parser = CommandParser("new", f"{__doc__} With no NAME it asks.")
+    parser.usage = "renshu new [TASK NAME] [--answers FILE] [--into FOLDER] [--dry-run] [options]"
+    parser.epilog = _EXAMPLE
+    parser.add_argument("--answers", type=Path, help="YAML file of answers, such as .renshu.yaml")
+    parser.add_argument("--into", type=Path, default=Path(), help="folder above; default: this one")
+    parser.add_argument("--dry-run", action="store_true", help="print the tree, make nothing")
+    rest = [word for word in arguments[len(words) :] if word not in ("-h", "--help")]
+    asked, options = parser.parse_known_args(rest)
+    file = yaml_file.read_mapping(asked.answers) if asked.answers else {}
+    task = words[0] if words else file.get("template")
+    if helping and task is None:
+        print(parser.format_help(), *_offered(), "", "renshu new TASK --help shows more", sep="\n")
+        return 0
+    template = find_template(str(task or _ask_task()))
+    add_options(parser, template.questions.values(), defaults=True)
+    if helping:
+        print(parser.format_help())
+        return 0
+    answers = {key: file[key] for key in file if key not in ("template", "version")}
+    template.complete(answers, asked.answers)
+    answers |= read_options(template.questions.values(), options)
+    if words[1:]:
+        answers["name"] = words[1]
+    if "name" not in answers:
+        _ask(template, answers)
+    return _make(template, template.complete(answers), asked.into, asked.dry_run)
+
+
+def _make(template: Any, answers: dict[str, Any], into: Path, dry_run: bool) -> int:
+    if dry_run:
+        print(*_tree(template.files(answers)), sep="\n")
+        return 0
+    target = template.create(answers, into)
+    package = str(answers["name"]).replace("-", "_")
+    print(f"{target} is made; its README.md says the rest\n")
+    print(f"  cd {target}\n  python -m {package}.train")
+    return 0
+
+
+def add_options(parser: CommandParser, questions: Iterable[Any], defaults: bool) -> None:
+    """One option for each question of a template; its value is checked by the template."""
+    group = parser.add_argument_group("options of the project")
+    for question in questions:
+        default = {True: "yes", False: "no"}.get(question.default, question.default)
+        parts = [question.text, ", ".join(question.choices), f"default: {default}" * defaults]
+        help = "; ".join(part for part in parts if part)
+        group.add_argument(f"--{question.key}", metavar="…", help=help.replace("%", "%%"))
+
+
+def read_options(questions: Iterable[Any], options: list[str]) -> dict[str, str]:
+    """The options given; raises ConfigError for others, with the nearest."""
+    parser = CommandParser("new", "")
+    add_options(parser, questions, defaults=False)
+    given, rest = parser.parse_known_args(options)
+    if rest:
+        raise unknown("option", rest[0].partition("=")[0], [f"--{q.key}" for q in questions])
+    return {key: value for key, value in vars(given).items() if value is not None}
+
+
+def _offered() -> list[str]:
+    names = sorted(point.name for point in entry_points(group="renshu.templates"))
+    return ["tasks:", *(f"  {name:<22}{find_template(name).summary}" for name in names)]
+
+
+def _ask_task() -> str:
+    if not sys.stdin.isatty():
+        names = sorted(point.name for point in entry_points(group="renshu.templates"))
+        raise ConfigError("no task is named", allowed=", ".join(names), mend="renshu new TASK NAME")
+    from rich.prompt import Prompt
+
+    print(*_offered(), sep="\n")
+    return Prompt.ask("Task", choices=[line.split()[0] for line in _offered()[1:]])
+
+
+def _ask(template: Any, answers: dict[str, Any]) -> None:
+    """Ask for what is missing; a wrong answer is met with its rule, and asked for again."""
+    if not sys.stdin.isatty():
+        raise ConfigError("no name is given", mend=f"renshu new {template.name} NAME")
+    from rich.prompt import Prompt
+
+    for question in template.questions.values():
+        default = {True: "yes", False: "no"}.get(question.default, question.default)
+        while question.key not in answers and template.possible(question.key, answers):
+            text = Prompt.ask(
+                question.text, choices=list(question.choices) or None, default=default
+            )
+            try:
+                answers[question.key] = question.check(text, question.key)
+            except ConfigError as error:
+                print(error)
+
+
+def _tree(paths: Iterable[str]) -> list[str]:
+    """Folders once each, what is in them indented."""
+    lines: dict[PurePosixPath, str] = {}
+    for path in map(PurePosixPath, sorted(paths)):
+        for part in [*reversed(path.parents[:-1]), path]:
+            depth = len(part.parts) - 1
+            lines[part] = f"{'  ' * depth}{part.name}{'' if part == path else '/'}"
+    return list(lines.values())

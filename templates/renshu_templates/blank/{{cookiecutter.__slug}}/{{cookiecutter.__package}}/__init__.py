@@ -1,0 +1,1 @@
+"""{{ cookiecutter.name }}: which class a row of numbers belongs to."""

@@ -1,0 +1,52 @@
+"""Train, keep the weights that were best in validation, measure the test part once.
+
+`python -m {{ cookiecutter.__package }}.train --help` lists every option.
+"""
+
+import json
+import sys
+from typing import Any
+
+from renshu import Trainer, seed_everything
+from renshu.callbacks import ModelCheckpoint
+from renshu.errors import RenshuError
+from renshu.report import write_report
+
+from {{ cookiecutter.__package }}.config import Config, read_config
+from {{ cookiecutter.__package }}.data import TableData
+from {{ cookiecutter.__package }}.model import build
+
+
+def train(config: Config) -> Trainer:
+    """Train as configured; the run's folder holds the model, its figures and a report."""
+    trials = {} if config.trainer.get("fast_dev_run") else {"callbacks": [best()]}
+    arguments: dict[str, Any] = {**trials, **config.trainer}
+    trainer = Trainer(**arguments)
+    seed_everything(trainer.seed)
+    data = TableData(config.data)
+    model = build(data, config.model, config.training)
+    trainer.fit(model, datamodule=data, ckpt_path=config.ckpt_path)
+    run = trainer.run_dir
+    if trainer.interrupted or run is None or not trainer.is_global_zero:
+        return trainer  # stopped with its state saved; a trial; or not the first of several
+    config.save(run / "config.yaml")
+    figures = trainer.test(model, datamodule=data, ckpt_path="best")[0]
+    folder = run / "evaluation" / "test"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "metrics.json").write_text(json.dumps(figures), encoding="utf-8")
+    trainer.save_checkpoint(run / "model", weights_only=True)
+    print(f"model     {run / 'model'}\nreport    {write_report(run)}")
+    return trainer
+
+
+def best() -> ModelCheckpoint:
+    """Keeps the state with the lowest loss in validation."""
+    return ModelCheckpoint(monitor="val_loss", mode="min", save_last=True)
+
+
+if __name__ == "__main__":
+    try:
+        train(read_config())
+    except RenshuError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
