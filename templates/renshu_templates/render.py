@@ -48,7 +48,7 @@ def render(folder: Path, answers: Answers) -> Files:
         found = {
             path.relative_to(root).as_posix(): path.read_bytes()
             for path in sorted(Path(root).rglob("*"))
-            if path.is_file()
+            if path.is_file() and "__pycache__" not in path.parts
         }
     conditions = read_toml(folder / "files.toml")["files"]
     return {path: text for path, text in found.items() if _wanted(path, conditions, answers)}
