@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # One thread a process: the tests are many small ones, and two of them run at a time.
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+# A labelled series for the demo: its package asks for old libraries, the file needs none.
+SERIES := "streamad>=0.3.1"
 PARALLEL ?= -n 2 --dist loadfile
 
 .PHONY: demo test test-slow nightly lint format bench size docs wheel-test lowest-test clean
@@ -58,8 +60,10 @@ $(BIN)/python:
 
 $(VENV)/demo.stamp: $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[all,demo]"
+	$(BIN)/python -m pip install --quiet --no-deps $(SERIES)
 	touch $@
 
 $(VENV)/dev.stamp: $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[all,demo,dev]"
+	$(BIN)/python -m pip install --quiet --no-deps $(SERIES)
 	touch $@
