@@ -17,7 +17,7 @@ test: $(VENV)/dev.stamp
 	$(TEST) $(PARALLEL)
 
 test-slow: $(VENV)/dev.stamp
-	$(TEST) -m "slow and not nightly"
+	$(TEST) $(PARALLEL) -m "slow and not nightly"
 
 nightly: $(VENV)/dev.stamp
 	OMP_NUM_THREADS=1 $(BIN)/python tools/nightly.py
