@@ -1,0 +1,1 @@
+"""Metrics of anomaly scores and alarms. docs/metrics.md defines each by its formula."""
