@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from renshu.errors import unknown
+from renshu.errors import ConfigError, unknown
 from renshu_templates import place, render
 from renshu_templates.answers import Answers, Question, check_needs, read_questions
+from renshu_templates.apply import apply, finish
+from renshu_templates.upgrade import ANSWERS, Change, plan
+from renshu_templates.versions import folder_of
 
-ANSWERS = ".renshu.yaml"
-"""The file in a project that says what it was made from."""
+OF_THE_PROJECT = ("template", "version")
+"""Keys of a project's file that are no answers."""
 
 
 @dataclass(frozen=True)
@@ -84,3 +88,40 @@ class Template:
         place.check_free(target)
         place.create(self.files(answers), target)
         return target
+
+    @property
+    def version(self) -> str:
+        """The release of renshu that the template belongs to."""
+        content = json.loads((self.folder / "cookiecutter.json").read_text(encoding="utf-8"))
+        return content["_version"]
+
+    def upgrade(
+        self,
+        project: Path,
+        stored: Mapping[str, Any],
+        changed: Mapping[str, object],
+        *,
+        restore: Collection[str] = (),
+        dry_run: bool = False,
+    ) -> list[Change]:
+        """Move a project to this version and to `changed` answers; what happens to each file.
+
+        `stored` is the content of the project's `.renshu.yaml`. The old and the new template are
+        drawn and merged with what is there; with `dry_run` nothing is written. Raises ConfigError
+        for a project of an unknown version, and where a merge could lose something.
+        """
+        if not dry_run:
+            finish(project)
+        answers = {key: value for key, value in stored.items() if key not in OF_THE_PROJECT}
+        if changed.get("name", answers.get("name")) != answers.get("name"):
+            raise ConfigError("a project keeps its name", where="--name", mend="renshu new")
+        asked = str(stored.get("version"))
+        with folder_of(self.folder, self.version, asked) as folder:
+            old = Template(folder)
+            base = old.files(old.complete(answers, project / ANSWERS))
+        known = {key: value for key, value in answers.items() if key in self.questions}
+        new = self.complete({**known, **changed})
+        changes = plan(project, base, self.files(new), self.rules.get("ownership", {}), restore)
+        if not dry_run:
+            apply(changes, project)
+        return changes

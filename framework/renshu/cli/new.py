@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import entry_points
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
@@ -16,6 +16,7 @@ from renshu.errors import ConfigError, unknown
 if TYPE_CHECKING:
     from renshu.cli.main import Session
 
+_SHOWN = {True: "default", False: "now"}
 _EXAMPLE = "example: renshu new image_classification flower-photos --docker none"
 
 
@@ -48,7 +49,7 @@ def run(arguments: Sequence[str], session: Session) -> int:
         print(parser.format_help(), *_offered(), "", "renshu new TASK --help shows more", sep="\n")
         return 0
     template = find_template(str(task or _ask_task()))
-    add_options(parser, template.questions.values(), defaults=True)
+    add_options(parser, template.questions.values())
     if helping:
         print(parser.format_help())
         return 0
@@ -73,24 +74,35 @@ def _make(template: Any, answers: dict[str, Any], into: Path, dry_run: bool) -> 
     return 0
 
 
-def add_options(parser: CommandParser, questions: Iterable[Any], defaults: bool) -> None:
-    """One option for each question of a template; its value is checked by the template."""
+def add_options(
+    parser: CommandParser, questions: Iterable[Any], now: Mapping[str, object] | None = None
+) -> None:
+    """One option for each question of a template, which checks the value.
+
+    `now` are the answers of a project that is there; without them help shows the defaults.
+    """
     group = parser.add_argument_group("options of the project")
     for question in questions:
-        default = {True: "yes", False: "no"}.get(question.default, question.default)
-        parts = [question.text, ", ".join(question.choices), f"default: {default}" * defaults]
-        help = "; ".join(part for part in parts if part)
-        group.add_argument(f"--{question.key}", metavar="…", help=help.replace("%", "%%"))
+        value = _word(question.default if now is None else now.get(question.key))
+        parts = [question.text, ", ".join(question.choices), f"{_SHOWN[now is None]}: {value}"]
+        text = "; ".join(part for part in parts if part).replace("%", "%%")
+        group.add_argument(f"--{question.key}", metavar="…", help=text)
 
 
 def read_options(questions: Iterable[Any], options: list[str]) -> dict[str, str]:
     """The options given; raises ConfigError for others, with the nearest."""
+    questions = list(questions)
     parser = CommandParser("new", "")
-    add_options(parser, questions, defaults=False)
+    add_options(parser, questions)
     given, rest = parser.parse_known_args(options)
     if rest:
         raise unknown("option", rest[0].partition("=")[0], [f"--{q.key}" for q in questions])
     return {key: value for key, value in vars(given).items() if value is not None}
+
+
+def _word(answer: object) -> Any:
+    """An answer as one types it."""
+    return ("yes" if answer else "no") if isinstance(answer, bool) else answer
 
 
 def _offered() -> list[str]:

@@ -1,0 +1,68 @@
+"""An upgrade is written whole: what was begun is finished, even after a kill."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from renshu.errors import ConfigError
+from renshu_templates import git
+from renshu_templates.upgrade import ANSWERS, Change
+
+JOURNAL = ".renshu-upgrade"
+"""Folder in a project while an upgrade is written."""
+
+
+def apply(changes: list[Change], project: Path) -> None:
+    """Write what an upgrade found.
+
+    All contents lie in one folder before the first file is touched; its last rename is the moment
+    from which the upgrade holds. The file of answers, which names the version, comes last.
+    """
+    written = [change for change in changes if change.kind != "kept"]
+    written.sort(key=lambda change: change.path == ANSWERS)
+    prepared = project / f"{JOURNAL}.tmp"
+    try:
+        shutil.rmtree(prepared, ignore_errors=True)
+        prepared.mkdir()
+        steps = []
+        for number, change in enumerate(written):
+            steps.append([None if change.content is None else str(number), change.path])
+            if change.content is not None:
+                (prepared / str(number)).write_bytes(change.content)
+        (prepared / "steps.json").write_text(json.dumps(steps), encoding="utf-8")
+        prepared.rename(project / JOURNAL)
+        finish(project)
+    except OSError as error:
+        said = f"the upgrade cannot be written: {error.strerror}"
+        mend = "make it writable, then `renshu upgrade` again"
+        raise ConfigError(said, where=error.filename, mend=mend) from error
+    for change in written:
+        if change.kind == "conflict":
+            git.show_conflict(project, change.path, change.sides)
+
+
+def finish(project: Path) -> bool:
+    """Do what an upgrade that was stopped had left to do; whether there was such a one."""
+    journal = project / JOURNAL
+    if not journal.is_dir():
+        return False
+    for name, path in json.loads((journal / "steps.json").read_text(encoding="utf-8")):
+        target = project / path
+        if name is None:
+            target.unlink(missing_ok=True)
+            _remove_empty(target.parent, project)
+        elif (journal / name).is_file():  # else it was moved before the stop
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.is_file():
+                shutil.copymode(target, journal / name)
+            (journal / name).replace(target)
+    shutil.rmtree(journal)
+    return True
+
+
+def _remove_empty(folder: Path, project: Path) -> None:
+    while folder != project and folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent
