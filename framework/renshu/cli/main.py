@@ -21,6 +21,7 @@ from renshu.options import TrainerOptions
 COMMANDS = {
     "new": "make a project of your own from a template",
     "upgrade": "move such a project to a newer template, or to other answers",
+    "check-data": "say what a task's data are like, before any training",
     "train": "train a task's model; on embedded real data when no data is given",
     "evaluate": "measure a trained run on its test or validation part",
     "predict": "predict files with a trained run and write a CSV table",

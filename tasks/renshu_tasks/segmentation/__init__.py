@@ -1,1 +1,27 @@
-"""Segmentation: from a folder of scans to masks in patient space, in 3-D and 2-D."""
+"""Segmentation: from a folder of scans to masks in patient space, in 3-D and 2-D.
+
+Imports no torch: `renshu train segmentation --help` answers at once.
+"""
+
+from renshu.task import Task
+from renshu_tasks.segmentation.options import SegmentationOptions
+
+_HERE = "renshu_tasks.segmentation"
+
+task = Task(
+    name="segmentation",
+    summary="Which structure each voxel of a scan, or pixel of a picture, belongs to.",
+    extra="medical",
+    options=SegmentationOptions,
+    data=f"{_HERE}.data:build",
+    module=f"{_HERE}.module:build",
+    module_class=f"{_HERE}.module:Segmenter",
+    callbacks=f"{_HERE}.module:callbacks",
+    precision=f"{_HERE}.defaults:precision",
+    finish=f"{_HERE}.module:finish",
+    evaluate=f"{_HERE}.module:evaluate",
+    predict=f"{_HERE}.predict:predict",
+    report=f"{_HERE}.evaluation:sections",
+    check=f"{_HERE}.data:check",
+    presets={"default": {"trainer.max_epochs": 4, "trainer.precision": "auto"}, "demo": {}},
+)

@@ -1,0 +1,128 @@
+"""What to start with on each kind of device, with reason and source; an option always wins.
+
+`resolve` is a pure function of a recorded description, so it is tested for devices that are not
+at hand. Rows that were not measured say so once, when they are used.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from renshu.errors import ConfigError
+from renshu.messages import say
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device as it was found, or as it was recorded elsewhere.
+
+    `memory` is what is free, in bytes (of the machine for a CPU); `cores` are those this process
+    may use.
+    """
+
+    kind: Literal["cpu", "cuda", "tpu", "mps"]
+    name: str
+    memory: int
+    cores: int
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """Settings for one device.
+
+    Attributes:
+        patch_voxels: largest patch; the memory may allow less.
+        batch_size: patches a batch.
+        width: channels of the finest level.
+        share: of the free memory that a training step may use.
+        precision: what `--trainer.precision auto` takes.
+        reason, source: why, and where the figures come from.
+    """
+
+    patch_voxels: int
+    batch_size: int
+    width: int
+    share: float
+    precision: str
+    reason: str
+    source: str
+
+
+_NNUNET = "not measured; Isensee et al., nnU-Net Revisited, MICCAI 2024"
+_TABLE = {
+    "cpu": Defaults(48**3, 2, 16, 0.4, "32-true",
+        "a step of a larger patch or a wider network takes seconds on a processor",
+        "measured: python benchmarks/segmentation.py"),
+    "t4": Defaults(128**3, 2, 32, 0.8, "16-mixed",
+        "no bfloat16 before Ampere; 16 GB hold two patches of 128³", _NNUNET),
+    "a100": Defaults(160**3, 2, 32, 0.8, "bf16-mixed",
+        "bfloat16 needs no scaler; 40 GB hold two patches of 160³", _NNUNET),
+    "h100": Defaults(192**3, 2, 32, 0.8, "bf16-mixed", "as A100, with 80 GB", _NNUNET),
+    "gpu": Defaults(128**3, 2, 32, 0.8, "16-mixed",
+        "a GPU that is not in the table: float16 works since Volta", _NNUNET),
+    "v5e": Defaults(128**3, 2, 32, 0.8, "bf16-true",
+        "multiples of 128 fill the matrix unit", "not measured; Google Cloud TPU guide"),
+    "mps": Defaults(64**3, 2, 16, 0.4, "32-true",
+        "memory is shared with the CPU; autocast on MPS is incomplete",
+        "not measured; PyTorch, MPS backend"),
+}  # fmt: skip
+
+
+def resolve(device: Device) -> Defaults:
+    """The table's row for a device. Raises ConfigError for an unknown kind of device."""
+    found = _TABLE[_key(device)]
+    if not found.source.startswith("measured"):
+        say(f"the defaults for {device.name} are {found.source}", once=True)
+    return found
+
+
+def precision(accelerator: str = "auto") -> str:
+    """The table's precision for the device at hand; what is not plain float32 is said."""
+    device = describe_device(accelerator)
+    found = _TABLE[_key(device)].precision
+    if found != "32-true":
+        say(f"precision for {device.name}: {found}; --trainer.precision chooses another")
+    return found
+
+
+def describe_device(accelerator: str = "auto") -> Device:
+    """The device at hand: GPU, Apple GPU or CPU; `accelerator="cpu"` looks no further."""
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        found: Any = torch.cuda.get_device_properties(0)
+        return Device("cuda", found.name, torch.cuda.mem_get_info()[0], cores or 1)
+    if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
+        return Device("mps", "Apple GPU", free_memory(), cores or 1)
+    return Device("cpu", "CPU", free_memory(), cores or 1)
+
+
+def free_memory() -> int:
+    """Bytes of the machine's memory that a process may take now, and its group's limit allows."""
+    pages = "SC_AVPHYS_PAGES"
+    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf(pages) if pages in os.sysconf_names else 2**32
+    try:
+        meminfo = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        found = int(dict(line.split(":") for line in meminfo)["MemAvailable"].split()[0]) * 1024
+        group = Path("/sys/fs/cgroup")
+        limit = (group / "memory.max").read_text(encoding="ascii").strip()
+        used = int((group / "memory.current").read_text(encoding="ascii"))
+    except (OSError, KeyError, ValueError):  # not Linux, or no limit on this group
+        return found
+    return found if limit == "max" else min(found, int(limit) - used)
+
+
+def _key(device: Device) -> str:
+    if device.kind == "cuda":
+        words = device.name.lower().replace("-", " ").split()
+        return next((key for key in ("t4", "a100", "h100") if key in words), "gpu")
+    keys = {"cpu": "cpu", "mps": "mps", "tpu": "v5e"}
+    if device.kind not in keys:
+        raise ConfigError(
+            f"there are no defaults for {device.kind!r}", allowed=", ".join([*keys, "cuda"])
+        )
+    return keys[device.kind]
