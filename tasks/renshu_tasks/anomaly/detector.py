@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -157,9 +156,13 @@ class Detector(ABC):
         Raises CheckpointError if it cannot be brought back exactly.
         """
         detector = cls(**state.parameters)
-        detector.channels = int(state.arrays["channels"])
-        detector._restore(state.arrays)
+        detector.load_arrays(state.arrays)
         return detector
+
+    def load_arrays(self, arrays: dict[str, NDArray[Any]]) -> None:
+        """Take over the arrays of a `State` of the same parameters."""
+        self.channels = int(arrays["channels"])
+        self._restore(arrays)
 
     # --- what a subclass writes
 
@@ -232,21 +235,26 @@ class Detector(ABC):
 
 
 class Stream:
-    """A fitted detector at work on a stream: it keeps the last `detector.memory` points.
+    """A fitted detector at work on a stream: it keeps the last `detector.memory` - 1 points.
 
-    Until so many have come, the score is 0: nothing is known yet.
+    Until as many have come as it looks at, the score is 0: nothing is known yet.
     """
 
     def __init__(self, detector: Detector) -> None:
         self.detector = detector
-        self._recent: deque[NDArray[np.float64]] = deque(maxlen=detector.memory)
+        self._recent = np.empty((0, detector.channels))
 
     def update(self, x: ArrayLike) -> float:
         """One point, a number or float64 [C] → its score, that of `score(…, causal=True)`."""
-        self._recent.append(np.asarray(x, dtype=np.float64).reshape(-1))
-        if len(self._recent) < self.detector.memory:
-            return 0.0
-        return float(self.detector.score(np.stack(self._recent), causal=True)[-1])
+        return float(self.extend(np.asarray(x, dtype=np.float64).reshape(1, -1))[0])
+
+    def extend(self, points: Values) -> Scores:
+        """The next points, float64 [N, C] → their scores [N]."""
+        joined = np.concatenate([self._recent, points])
+        self._recent = joined[max(0, len(joined) - self.detector.memory + 1) :]
+        if len(joined) < self.detector.memory:
+            return np.zeros(len(points))
+        return self.detector.score(joined, causal=True)[-len(points) :]
 
 
 @dataclass

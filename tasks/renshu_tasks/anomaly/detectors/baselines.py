@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from renshu.errors import ConfigError
 from renshu_tasks.anomaly.detector import Detector, Scores, Stream
@@ -49,8 +49,8 @@ class _RandomStream(Stream):
         super().__init__(detector)
         self._generator = np.random.default_rng(detector.seed)
 
-    def update(self, x: ArrayLike) -> float:
-        return float(self._generator.random())
+    def extend(self, points: Values) -> Scores:
+        return self._generator.random(len(points))
 
 
 @dataclass

@@ -1,0 +1,211 @@
+"""From scores to decisions: thresholds by a false-alarm budget, p-values, alarms with hysteresis.
+
+All is learned from scores of held-out normal points. Nothing here takes test data or labels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from renshu.errors import ConfigError, DataError
+from renshu_tasks.anomaly.detector import Scores
+
+Kind = Literal["conformal", "spot", "dspot"]
+
+TAIL = 0.98
+"""Level above which scores are the tail that SPOT fits (Siffer et al. 2017)."""
+
+DRIFT = 100
+"""Points over which DSPOT averages."""
+
+
+class Verdict(NamedTuple):
+    """What is decided about a point.
+
+    Attributes:
+        score: of the detector.
+        p_value: share of the held-out normal points with a score as high, itself counted.
+        threshold: above which a score raises an alarm, at this point.
+        alarm: whether there is one.
+    """
+
+    score: float
+    p_value: float
+    threshold: float
+    alarm: bool
+
+
+def conformal_threshold(scores: Scores, budget: float) -> float:
+    """The score that a normal point exceeds with probability at most `budget`.
+
+    The ceil((n + 1)(1 - budget))-th smallest of n exchangeable scores (Vovk et al. 2005); where n
+    is too small for the budget, the largest score: then the probability is at most 1 / (n + 1).
+    """
+    rank = math.ceil((len(scores) + 1) * (1 - budget))
+    return float(np.sort(scores)[min(rank, len(scores)) - 1])
+
+
+def fit_tail(excesses: Scores) -> tuple[float, float]:
+    """Generalised Pareto shape ξ and scale σ of positive excesses, by maximum likelihood.
+
+    Grimshaw 1993: the likelihood is that of one number θ = ξ / σ; it is searched over a grid and
+    refined. ξ = 0, the exponential tail, is among the candidates.
+    """
+    from scipy.optimize import minimize_scalar
+
+    mean, largest = float(excesses.mean()), float(excesses.max())
+
+    def negative(theta: float) -> float:
+        shape = float(np.log1p(theta * excesses).mean())
+        return math.log(shape / theta) + shape + 1 if shape / theta > 0 else math.inf
+
+    best, shape, scale = math.log(mean) + 1, 0.0, mean
+    low = -1 / largest
+    for left, right in ((low * (1 - 1e-8), low * 1e-4), (1e-4 / mean, 100 / mean)):
+        grid = -np.geomspace(-left, -right, 50) if left < 0 else np.geomspace(left, right, 50)
+        start = int(np.argmin([negative(theta) for theta in grid]))
+        around = grid[max(start - 1, 0)], grid[min(start + 1, 49)]
+        found = minimize_scalar(negative, bounds=around, method="bounded")
+        if found.fun < best:
+            best, shape = float(found.fun), float(np.log1p(found.x * excesses).mean())
+            scale = shape / float(found.x)
+    return shape, scale
+
+
+def tail_threshold(level: float, excesses: Scores, count: int, budget: float) -> float:
+    """The score exceeded with probability `budget`, from `excesses` over `level` in `count`."""
+    if not len(excesses):
+        return level
+    shape, scale = fit_tail(excesses)
+    ratio = budget * count / len(excesses)
+    step = -math.log(ratio) if abs(shape) < 1e-9 else (ratio**-shape - 1) / shape
+    return max(level + scale * step, level)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How scores become alarms; stored with the model.
+
+    Attributes:
+        kind: conformal: a fixed quantile. spot: Siffer et al. 2017: the tail of the scores, which
+            goes on learning from points that raise no alarm. dspot: the same of the scores less
+            their mean over the last 100 points.
+        budget: share of normal points that may exceed the threshold.
+        normal: float64 [n], sorted scores of the held-out normal points.
+        recent: the last of them in the order of time, for dspot.
+        release: an alarm ends below this share of the threshold ...
+        hold: ... after so many points more.
+    """
+
+    kind: Kind
+    budget: float
+    normal: Scores
+    recent: Scores
+    release: float = 1.0
+    hold: int = 0
+
+    @classmethod
+    def fit(
+        cls, scores: Scores, kind: Kind, budget: float, release: float = 1.0, hold: int = 0
+    ) -> Decision:
+        """From the scores of held-out normal points, in the order of time.
+
+        Raises DataError without scores, ConfigError for spot with too few for a tail.
+        """
+        if not len(scores):
+            raise DataError(
+                "no held-out normal point has a score, so there is no threshold",
+                mend="a longer training part, a larger --data.val_share or a smaller window",
+            )
+        if kind != "conformal" and len(scores) < 2 * DRIFT:
+            raise ConfigError(
+                f"{len(scores)} held-out points are too few for the tail of a distribution",
+                where="training.threshold",
+                allowed=f"{2 * DRIFT} or more for {kind}",
+                mend="--training.threshold conformal, or a larger --data.val_share",
+            )
+        if not 0 < budget < 1 - TAIL and kind != "conformal":
+            raise ConfigError(
+                f"a budget of {budget} is no tail",
+                where="training.false_alarms",
+                allowed=f"below {1 - TAIL:.2f} for {kind}",
+            )
+        return cls(kind, budget, np.sort(scores), scores[-(DRIFT + 2000) :].copy(), release, hold)
+
+    def p_values(self, scores: Scores) -> Scores:
+        """Conformal p-values, float64 [T] in (0, 1]: uniform on normal points, or larger."""
+        above = len(self.normal) - np.searchsorted(self.normal, scores, side="left")
+        return (above + 1) / (len(self.normal) + 1)
+
+    def decider(self) -> Decider:
+        """Decides point by point."""
+        return Decider(self)
+
+    def state(self) -> dict[str, Any]:
+        """Plain values and arrays."""
+        return dict(vars(self))
+
+
+class Decider:
+    """Threshold, p-value and alarm of one score after another."""
+
+    def __init__(self, decision: Decision) -> None:
+        self.decision = decision
+        self._drift: deque[float] = deque(maxlen=DRIFT)
+        self._alarm, self._quiet = False, 0
+        if decision.kind == "conformal":
+            self.threshold = conformal_threshold(decision.normal, decision.budget)
+            return
+        known = decision.normal
+        if decision.kind == "dspot":
+            means = np.convolve(decision.recent, np.ones(DRIFT) / DRIFT, "valid")[:-1]
+            known = decision.recent[DRIFT:] - means
+            self._drift.extend(decision.recent[-DRIFT:])
+        self._level = float(np.quantile(known, TAIL))
+        self._excesses = known[known > self._level] - self._level
+        self._count = len(known)
+        self.threshold = self._from_tail()
+
+    def _from_tail(self) -> float:
+        return tail_threshold(self._level, self._excesses, self._count, self.decision.budget)
+
+    def update(self, score: float) -> Verdict:
+        """One score → what is decided. spot and dspot learn from it if it raises no alarm."""
+        base = sum(self._drift) / DRIFT if self._drift else 0.0
+        threshold = base + self.threshold
+        above = score > threshold
+        self._hysteresis(score, threshold, above)
+        if self.decision.kind != "conformal" and not above:
+            self._learn(score - base)
+        if self.decision.kind == "dspot" and not above:
+            self._drift.append(score)
+        p_value = float(self.decision.p_values(np.array([score]))[0])
+        return Verdict(score, p_value, threshold, self._alarm)
+
+    def _learn(self, score: float) -> None:
+        self._count += 1
+        if score > self._level:
+            self._excesses = np.append(self._excesses, score - self._level)
+            self.threshold = self._from_tail()
+
+    def _hysteresis(self, score: float, threshold: float, above: bool) -> None:
+        """On above the threshold; off when it was below the release for more than `hold` points."""
+        if above:
+            self._alarm, self._quiet = True, 0
+        elif self._alarm:
+            self._quiet = self._quiet + 1 if score < self.decision.release * threshold else 0
+            self._alarm = self._quiet <= self.decision.hold
+
+
+def decide(decision: Decision, scores: Scores) -> tuple[Scores, NDArray[np.bool_]]:
+    """Scores [T] → thresholds float64 [T] and alarms bool [T], as the decider gives them."""
+    decider = decision.decider()
+    verdicts = [decider.update(score) for score in scores.tolist()]
+    thresholds = np.array([verdict.threshold for verdict in verdicts])
+    return thresholds, np.array([verdict.alarm for verdict in verdicts], dtype=bool)
