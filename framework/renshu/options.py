@@ -76,6 +76,7 @@ class TrainerOptions:
         inference_mode: evaluate under torch.inference_mode instead of no_grad.
         compile: torch.compile the parts of the module.
         detect_anomaly: torch's autograd anomaly detection; slow.
+        sync_batchnorm: batch norm over the samples of all processes; GPUs only, as torch has it.
         use_distributed_sampler: shard the samplers over the processes.
         reload_dataloaders_every_n_epochs: ask for the loaders again every so many epochs; 0: never.
         run: name of the run's folder; None makes "<date>-<n>".
@@ -123,6 +124,7 @@ class TrainerOptions:
     inference_mode: bool = True
     compile: bool = False
     detect_anomaly: bool = False
+    sync_batchnorm: bool = False
     use_distributed_sampler: bool = True
     reload_dataloaders_every_n_epochs: int = 0
     run: str | None = None

@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Any, Concatenate, ParamSpec
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from renshu import loops, planning, resume
 from renshu.attributes import GONE, KNOWN
@@ -88,6 +88,9 @@ class Trainer:
         several = options.strategy.startswith("ddp")
         devices = resolve(options.accelerator, options.devices, several)
         self.devices_used = devices
+        if options.sync_batchnorm and devices[0].type != "cuda":
+            said = f"sync_batchnorm=True on {devices[0].type}: torch has it for GPUs"
+            raise ConfigError(said, mend="leave it out, or use GroupNorm, which needs no batch")
         self.strategy = make_strategy(options.strategy, devices, options.num_nodes)
         self.precision = Precision(options.precision, devices[0])
         self.callbacks: list[Callback] = self._make_callbacks()
@@ -172,7 +175,7 @@ class Trainer:
 
     def _make_callbacks(self) -> list[Callback]:
         """The given callbacks and those that are on by default."""
-        from renshu.callbacks import ModelCheckpoint, ModelSummary, ProgressBar
+        from renshu.callbacks import CompileWatch, ModelCheckpoint, ModelSummary, ProgressBar
 
         options, found = self.options, as_list(self.options.callbacks)
         quiet, trial = options.barebones, bool(options.fast_dev_run)
@@ -185,6 +188,7 @@ class Trainer:
             (ProgressBar, options.enable_progress_bar),
             (ModelSummary, options.enable_model_summary),
             (ModelCheckpoint, self._saves),
+            (CompileWatch, options.compile),
         ):
             wanted = not quiet if choice is None else choice
             if wanted and not any(isinstance(callback, kind) for callback in found):
@@ -246,6 +250,9 @@ class Trainer:
         if overrides(module, "validation_step", Module):
             plan.val_feeds = planning.feeds(plan, val, "validation", needed=False)
         planning.plan_limits(plan)
+        if self.options.sync_batchnorm and self.strategy.world > 1:
+            for name, part in module.named_children():
+                setattr(module, name, nn.SyncBatchNorm.convert_sync_batchnorm(part))
         self.strategy.place(module)
         self.precision.convert_module(module)
         if self.options.compile:

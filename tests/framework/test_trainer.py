@@ -252,6 +252,12 @@ def test_compile_compiles_the_parts_of_the_module(monkeypatch: pytest.MonkeyPatc
     assert compiled == ["Sequential"]
 
 
+# capabilities C2
+def test_batch_norm_over_all_processes_is_refused_where_torch_has_none() -> None:
+    with pytest.raises(ConfigError, match="sync_batchnorm=True on cpu"):
+        trainer(sync_batchnorm=True)
+
+
 def test_a_trial_run_has_a_logger_that_keeps_nothing() -> None:
     class Draws(Classifier):
         def on_train_start(self) -> None:

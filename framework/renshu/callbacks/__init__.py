@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     )
     from renshu.callbacks.batch_size_finder import BatchSizeFinder as BatchSizeFinder
     from renshu.callbacks.callback import Callback as Callback
+    from renshu.callbacks.compile_watch import CompileWatch as CompileWatch
     from renshu.callbacks.device_stats import DeviceStatsMonitor as DeviceStatsMonitor
     from renshu.callbacks.early_stopping import EarlyStopping as EarlyStopping
     from renshu.callbacks.ema import EMA as EMA
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from renshu.callbacks.progress import RichProgressBar as RichProgressBar
     from renshu.callbacks.progress import TQDMProgressBar as TQDMProgressBar
     from renshu.callbacks.pruning import ModelPruning as ModelPruning
+    from renshu.callbacks.spike import SpikeDetection as SpikeDetection
     from renshu.callbacks.summary import ModelSummary as ModelSummary
     from renshu.callbacks.summary import RichModelSummary as RichModelSummary
     from renshu.callbacks.swa import StochasticWeightAveraging as StochasticWeightAveraging
@@ -40,6 +42,7 @@ _MODULES = {
     "BasePredictionWriter": "prediction_writer",
     "BatchSizeFinder": "batch_size_finder",
     "Callback": "callback",
+    "CompileWatch": "compile_watch",
     "DeviceStatsMonitor": "device_stats",
     "EMA": "ema",
     "EMAWeightAveraging": "ema",
@@ -55,6 +58,7 @@ _MODULES = {
     "ProgressBar": "progress",
     "RichModelSummary": "summary",
     "RichProgressBar": "progress",
+    "SpikeDetection": "spike",
     "StochasticWeightAveraging": "swa",
     "TQDMProgressBar": "progress",
     "ThroughputMonitor": "throughput",
