@@ -22,5 +22,8 @@ task = Task(
     evaluate=f"{_HERE}.module:evaluate",
     predict=f"{_HERE}.predict:predict",
     report=f"{_HERE}.plots:sections",
-    presets={"default": {"trainer.max_epochs": 50, "trainer.precision": "auto"}, "demo": {}},
+    presets={
+        "default": {"trainer.max_epochs": 50, "trainer.precision": "auto"},
+        "demo": {"model.name": "cnn", "model.window": 20, "trainer.max_epochs": 20},
+    },
 )

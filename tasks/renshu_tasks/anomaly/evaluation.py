@@ -101,12 +101,12 @@ def evaluate(
     outcome = judge(module, data, split)
     assert module.decision is not None
     figures: dict[str, Any] = {
-        "detector": module.detector.name,
+        **measure(outcome, data),
+        "alarm_share": float(outcome.alarms.mean()),
+        "threshold": float(outcome.thresholds[0]),
         "threshold_kind": module.decision.kind,
         "false_alarm_budget": module.decision.budget,
-        "threshold": float(outcome.thresholds[0]),
-        "alarm_share": float(outcome.alarms.mean()),
-        **measure(outcome, data),
+        "detector": module.detector.name,
     }
     folder = Path(run_dir) / "evaluation" / split
     folder.mkdir(parents=True, exist_ok=True)
@@ -216,7 +216,8 @@ def events(outcome: Outcome, start: int) -> dict[str, Any]:
             row |= {"channel": outcome.series.channels[channel], "share": float(share)}
         alarms.append(row)
     labelled = [{"first": a + start, "last": b + start} for a, b in outcome.series.events]
-    return {"labelled": labelled, "alarms": alarms}
+    channels = list(outcome.series.channels)
+    return {"start": start, "channels": channels, "labelled": labelled, "alarms": alarms}
 
 
 def prediction_rows(outcome: Outcome, start: int) -> Any:

@@ -85,7 +85,7 @@ class ModelOptions:
         explained: share of the variance that residual_pca keeps.
     """
 
-    name: str = "sub_pca"
+    name: str = "residual_pca"
     window: int | None = None
     neighbours: int | None = None
     clusters: int | None = None
@@ -126,7 +126,7 @@ class TrainingOptions:
     patience: int = 3
     threshold: Literal["conformal", "spot", "dspot"] = "conformal"
     false_alarms: float = 0.001
-    release: float = 0.8
+    release: float = 1.0
     hold: int = 0
     threads: int | None = None
 
