@@ -72,13 +72,13 @@ class Question:
 
 def read_questions(file: Path, defaults: Mapping[str, Answer]) -> list[Question]:
     """The questions of a `cookiecutter.json`; `defaults` replaces what it would take."""
-    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    content = json.loads(file.read_text(encoding="utf-8"))
     prompts = content.get("__prompts__", {})
     found = []
     for key, value in content.items():
         if not key.startswith("_"):
             choices = tuple(value) if isinstance(value, list) else ()
-            default: Answer = defaults.get(key, choices[0] if choices else value)
+            default = defaults.get(key, value[0] if isinstance(value, list) else value)
             choices = ("yes", "no") if isinstance(default, bool) else choices
             found.append(Question(key, prompts.get(key, key), default, choices))
     return found

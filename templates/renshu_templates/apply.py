@@ -22,7 +22,7 @@ def apply(changes: list[Change], project: Path) -> None:
     """
     written = [change for change in changes if change.kind != "kept"]
     written.sort(key=lambda change: change.path == ANSWERS)
-    prepared = project / f"{JOURNAL}.tmp"
+    prepared = _prepared(project)
     try:
         shutil.rmtree(prepared, ignore_errors=True)
         prepared.mkdir()
@@ -58,8 +58,13 @@ def finish(project: Path) -> bool:
             if target.is_file():
                 shutil.copymode(target, journal / name)
             (journal / name).replace(target)
-    shutil.rmtree(journal)
+    # A folder is not removed at once: under its name it must be whole or absent.
+    shutil.rmtree(journal.rename(_prepared(project)))
     return True
+
+
+def _prepared(project: Path) -> Path:
+    return project / f"{JOURNAL}.tmp"
 
 
 def _remove_empty(folder: Path, project: Path) -> None:

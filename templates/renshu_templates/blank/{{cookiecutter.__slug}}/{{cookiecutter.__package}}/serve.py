@@ -1,3 +1,4 @@
+{% from "quote" import python %}
 """The trained classifier as an HTTP service.
 
 `MODEL=runs/<run>/model python -m uvicorn {{ cookiecutter.__package }}.serve:app`. It answers on this
@@ -14,7 +15,10 @@ from pydantic import BaseModel, Field, FiniteFloat
 
 from {{ cookiecutter.__package }}.model import Classifier
 
-app = FastAPI(title="{{ cookiecutter.name }}")
+app = FastAPI(
+    title="{{ cookiecutter.name }}",
+    description={{ python(cookiecutter.description) }},
+)
 
 
 class Question(BaseModel):

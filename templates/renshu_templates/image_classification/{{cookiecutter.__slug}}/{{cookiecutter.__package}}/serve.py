@@ -1,3 +1,4 @@
+{% from "quote" import python %}
 """The trained classifier as an HTTP service.
 
 `MODEL=runs/<run>/model python -m uvicorn {{ cookiecutter.__package }}.serve:app`, then
@@ -19,7 +20,10 @@ from {{ cookiecutter.__package }}.model import Classifier
 LARGEST = 20 * 2**20
 """Bytes of a picture that is read."""
 
-app = FastAPI(title="{{ cookiecutter.name }}")
+app = FastAPI(
+    title="{{ cookiecutter.name }}",
+    description={{ python(cookiecutter.description) }},
+)
 
 
 @cache
