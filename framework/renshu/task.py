@@ -33,6 +33,8 @@ class Task:
     - `evaluate(module, data, split, run_dir) -> dict`: measure a part and write what was found
     - `predict(module, files, options) -> Iterator[dict]`: one row of columns a file, in order
     - `report(run_dir) -> list[Section]`: the task's sections of the run report
+    - `bench(arguments, tell) -> int`: `renshu bench` for this task: its own arguments, a function
+      that shows a line, and the exit code; "" for a task without a benchmark
     - `check(options) -> list[str]`: what the data are like, a line each, for `renshu check-data`;
       a task need not have it
     - `exports`, format → `write(module, data, folder) -> Exported`: fill an empty folder with a
@@ -52,6 +54,7 @@ class Task:
     evaluate: str
     predict: str
     report: str
+    bench: str = ""
     check: str = ""
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     exports: Mapping[str, str] = field(default_factory=dict)

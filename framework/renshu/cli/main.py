@@ -26,6 +26,7 @@ COMMANDS = {
     "evaluate": "measure a trained run on its test or validation part",
     "predict": "predict files with a trained run and write a CSV table",
     "export": "write a trained model as onnx and the like; kept only if it does the same",
+    "bench": "run a task's benchmark, or compute its table again from stored scores",
     "report": "write a run's report.html again",
     "import-lightning": "write Lightning's .ckpt file as a checkpoint of renshu",
     "doctor": "check versions, devices and permissions; names the command that mends a fault",

@@ -22,6 +22,7 @@ task = Task(
     evaluate=f"{_HERE}.module:evaluate",
     predict=f"{_HERE}.predict:predict",
     report=f"{_HERE}.plots:sections",
+    bench=f"{_HERE}.bench.command:run",
     presets={
         "default": {"trainer.max_epochs": 50, "trainer.precision": "auto"},
         "demo": {"model.name": "cnn", "model.window": 20, "trainer.max_epochs": 20},

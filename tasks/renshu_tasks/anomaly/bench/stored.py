@@ -1,0 +1,95 @@
+"""The files of a benchmark's folder: each series once, and the scores of each job.
+
+With them alone every figure can be computed again. All are safetensors: nothing in them runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from renshu.errors import DataError
+from renshu_tasks.anomaly.bench.log import Row
+from renshu_tasks.anomaly.metrics.events import Scores
+from renshu_tasks.anomaly.series import Series
+
+FORMAT = 1
+
+
+def write_series(folder: Path, name: str, series: Series) -> None:
+    """Keep a labelled series; one that is there stays."""
+    path = _path(folder / "series", name)
+    if path.is_file():
+        return
+    assert series.labels is not None
+    about = {
+        "name": series.name,
+        "train_end": series.train_end,
+        "period": series.period,
+        "channels": list(series.channels),
+        "origin": series.origin,
+        "source": series.source,
+    }
+    _write(path, {"values": series.values, "labels": series.labels}, about)
+
+
+def read_stored(folder: Path, name: str) -> Series:
+    """A series that was kept. Raises DataError for a file that is missing or damaged."""
+    arrays, about = _read(_path(folder / "series", name))
+    return Series(**arrays, **about)
+
+
+def write_scores(folder: Path, key: str, scores: Scores, row: Row) -> None:
+    """Keep a job's scores float64 [T] with all that its row says, whole or not at all."""
+    _write(_path(folder / "scores", key), {"scores": scores}, row)
+
+
+def read_scores(folder: Path, key: str) -> tuple[Scores, Row]:
+    """A job's scores and row. Raises DataError for a file that is missing or damaged."""
+    arrays, row = _read(_path(folder / "scores", key))
+    return arrays["scores"], row
+
+
+def score_keys(folder: Path) -> Iterator[str]:
+    """The keys of all jobs whose scores are here."""
+    for path in sorted((folder / "scores").glob("*.safetensors")):
+        yield path.stem
+
+
+def _path(folder: Path, name: str) -> Path:
+    return folder / f"{file_name(name)}.safetensors"
+
+
+def file_name(name: str) -> str:
+    """A name that is one file's, whatever is in it."""
+    return quote(name, safe="").replace(".", "%2E")
+
+
+def _write(path: Path, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plain = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    text = json.dumps({"format": FORMAT, **about}, allow_nan=False)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(save(plain, {"about": text}))
+    temporary.replace(path)
+
+
+def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    try:
+        with safe_open(path, "numpy") as file:
+            about = json.loads(file.metadata()["about"])
+            if about.pop("format") != FORMAT:
+                raise DataError("a file of another format", where=path, allowed=f"format {FORMAT}")
+            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
+    except FileNotFoundError:
+        raise DataError("the file is missing", where=path) from None
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"the file is damaged: {error}", where=path) from error
