@@ -24,6 +24,9 @@ from renshu.errors import ConfigError, RunError
 MEMORY = 2**30
 """Bytes of sums to keep at once."""
 
+ARGMAX_VOXELS = 2**17
+"""So many voxels become class numbers at once."""
+
 Image = Any
 """Anything with a shape (C, D, H, W) or (C, H, W) that gives an array of numbers for slices: in
 memory, a memory map, or an object that reads and normalises what is asked for."""
@@ -100,18 +103,11 @@ def segment(
     target = size if shape is None else tuple(shape)
     answer = torch.empty(target, dtype=torch.uint8 if classes <= 256 else torch.int16)
     for block in _blocks(network, image, patch, overlap, classes, mirror_axes, memory):
-        if not torch.isfinite(block.sums.sum()):
-            raise RunError(
-                "the network answers NaN or infinite logits",
-                where=f"voxels {block.start} to {block.stop}",
-                mend="look for NaN in the image, and for a training that diverged",
-            )
         places = [
             _places(*sides) for sides in zip(size, target, block.start, block.stop, strict=True)
         ]
         total = None if target == size else block.total
-        found = _argmax(block.sums, places, total, answer.dtype)
-        answer[tuple(place.inside for place in places)] = found
+        _argmax(block.sums, places, total, answer[tuple(place.inside for place in places)])
     return answer.numpy()
 
 
@@ -156,6 +152,7 @@ def _blocks(
         for axes in combinations([axis + 2 for axis in mirror_axes], count)
     ]
     weights = _outer([_gaussian(width) for width in patch]).to(device) / (1 + len(turned))
+    window_image = torch.empty((1, image.shape[0], *patch))
     totals = [_total(n, width, overlap) for n, width in zip(size, patch, strict=True)]
 
     def block(start: tuple[int, ...], stop: tuple[int, ...], sums: Tensor) -> _Block:
@@ -163,7 +160,8 @@ def _blocks(
         return _Block(start, stop, sums, tuple(total[a : a + n] for total, a, n in sides))
 
     def add(sums: Tensor, base: Sequence[int], window: Sequence[int]) -> None:
-        values = _read(image, window, patch).to(device)
+        _read(image, window, window_image)
+        values = window_image.to(device)
         found = _forward(network, values, (classes, *patch))
         for axes in turned:
             found = found + _forward(network, values.flip(axes), (classes, *patch)).flip(axes)
@@ -174,7 +172,8 @@ def _blocks(
         starts = [tile.start for tile in column]
         stops = [tile.stop for tile in column]
         wide = [min(stop + 1, n) - a for a, stop, n in zip(starts, stops, size[1:], strict=True)]
-        sums = torch.zeros((classes, depth, *wide), device=device)
+        # numpy asks the system for huge pages, torch does not: ten times as fast to clear
+        sums = torch.from_numpy(np.zeros((classes, depth, *wide), np.float32)).to(device)
         base = 0
         for first in _starts(size[0], patch[0], overlap):
             if min(first + patch[0], size[0]) > base + depth:
@@ -283,15 +282,13 @@ def _overlap(
     return tuple(there), tuple(here)
 
 
-def _read(image: Image, window: Sequence[int], patch: Sequence[int]) -> Tensor:
-    """The image in a window, float32 [1, C, *patch], with zeros beyond its border."""
-    inside, place = _overlap(window, patch, [0] * len(patch), image.shape[1:])
-    values = torch.from_numpy(np.array(image[(slice(None), *inside)], dtype=np.float32))[None]
-    if values.shape[2:] == tuple(patch):
-        return values
-    padded = values.new_zeros((*values.shape[:2], *patch))
-    padded[(slice(None), slice(None), *place)] = values
-    return padded
+def _read(image: Image, window: Sequence[int], into: Tensor) -> None:
+    """Put the image in a window into [1, C, *patch], with zeros beyond its border."""
+    inside, place = _overlap(window, into.shape[2:], [0] * (into.ndim - 2), image.shape[1:])
+    values = into.numpy()[0]
+    if any(side.stop - side.start < n for side, n in zip(place, values.shape[1:], strict=True)):
+        values.fill(0)
+    values[(slice(None), *place)] = image[(slice(None), *inside)]
 
 
 def _forward(network: Callable[[Tensor], Any], values: Tensor, expected: tuple[int, ...]) -> Tensor:
@@ -319,6 +316,11 @@ class _Places:
     lower: Tensor
     share: Tensor | None
 
+    def part(self, begin: int, length: int) -> _Places:
+        """Some of them."""
+        share = None if self.share is None else self.share[begin : begin + length]
+        return _Places(self.inside, self.lower[begin : begin + length], share)
+
 
 def _places(size: int, target: int, start: int, stop: int) -> _Places:
     """As align_corners=False of torch's interpolate: both grids cover the same field of view."""
@@ -334,31 +336,38 @@ def _places(size: int, target: int, start: int, stop: int) -> _Places:
     return _Places(slice(first, first + len(mine)), lower[mine] - start, share)
 
 
-def _argmax(
-    sums: Tensor, places: Sequence[_Places], total: Tensor | None, kind: torch.dtype
-) -> Tensor:
-    """Class numbers of a block; one class at a time, so that no index of 64 bits is made.
+def _argmax(sums: Tensor, places: Sequence[_Places], total: Tensor | None, answer: Tensor) -> None:
+    """Put the class numbers of a block into its part of the answer.
 
-    `total` are the weights to divide by; where voxels are not mixed, they decide nothing.
+    A few planes and one class at a time: that stays in the processor's cache, where an argmax over
+    all would make 64-bit numbers of the whole block. `total` are the weights to divide by; where
+    voxels are not mixed, they decide nothing.
     """
-
-    def scores(number: int) -> Tensor:
-        return _interpolate(sums[number] if total is None else sums[number] / total, places)
-
-    best = scores(0)
-    answer = torch.zeros(best.shape, dtype=kind, device=sums.device)
-    for number in range(1, len(sums)):
-        value = scores(number)
-        answer.masked_fill_(value > best, number)
-        best = torch.maximum(best, value)
-    return answer.cpu()
+    planes = max(1, ARGMAX_VOXELS // max(1, math.prod(answer.shape[1:])))
+    for begin in range(0, len(answer), planes):
+        part = answer[begin : begin + planes]
+        here = [places[0].part(begin, len(part)), *places[1:]]
+        best = _interpolate(sums[0] if total is None else sums[0] / total, here)
+        found = torch.zeros(part.shape, device=sums.device)
+        better = torch.empty_like(found)  # as float32: comparing into bool is far slower
+        for number, one in enumerate(sums[1:], 1):
+            value = _interpolate(one if total is None else one / total, here)
+            torch.gt(value, best, out=better)
+            found = torch.maximum(found, better.mul_(number))
+            best = torch.maximum(best, value)
+        if not torch.isfinite(best.sum()):
+            raise RunError(
+                "the network answers NaN or infinite logits",
+                mend="look for NaN in the image, and for a training that diverged",
+            )
+        part.copy_(found)
 
 
 def _interpolate(values: Tensor, places: Sequence[_Places]) -> Tensor:
     """One class of a block at the places of the answer."""
     for axis, place in enumerate(places):
         if place.share is None:
-            values = values.narrow(axis, 0, len(place.lower))
+            values = values.narrow(axis, int(place.lower[0]), len(place.lower))
             continue
         lower = place.lower.to(values.device)
         upper = (lower + 1).clamp(max=values.shape[axis] - 1)
