@@ -1,0 +1,145 @@
+"""Finds the files of a source, or a Hugging Face data set, and which part each belongs to."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from renshu.errors import ConfigError, DataError
+from renshu_tasks.text import demo, readers
+from renshu_tasks.text.options import DataOptions
+
+PARTS = ("train", "val", "test")
+PART_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+
+Located = tuple[str | None, str, dict[str, Any]]
+"""Part or None, where the row stands, its columns."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where rows come from; they can be read again and again.
+
+    Attributes:
+        where: what messages call it.
+        digest: SHA-256 over all that is read.
+        rows: gives the rows in order.
+        columns: column names that it is known to have, by what they hold ("text", "label").
+        names: what whole-number labels mean, where the source says so.
+    """
+
+    where: str
+    digest: str
+    rows: Callable[[], Iterator[Located]]
+    columns: dict[str, str] = field(default_factory=dict)
+    names: list[str] | None = None
+
+
+def find(options: DataOptions) -> Source:
+    """The source that the options name; raises DataError where there is none."""
+    if options.path is None:
+        file = demo.corpus_file()
+        columns = {"text": "text", "label": "sentiment"}
+        return _files([(None, file)], demo.ENCODING, options.max_chars, "embedded tweets", columns)
+    if options.path.startswith("hub:"):
+        return _hub(options.path.removeprefix("hub:"), options)
+    path = Path(options.path)
+    if not path.exists():
+        allowed = f"{readers.KINDS}, a folder of them, a saved Hugging Face data set"
+        raise DataError("the data are not there", where=path.absolute(), allowed=allowed)
+    if path.is_dir() and any((path / n).is_file() for n in ("dataset_dict.json", "state.json")):
+        import datasets
+
+        return from_hugging_face(datasets.load_from_disk(str(path)), str(path))
+    files = _parts(path) if path.is_dir() else [(None, path)]
+    return _files(files, options.encoding, options.max_chars, str(path), {})
+
+
+def _parts(folder: Path) -> list[tuple[str | None, Path]]:
+    """The files of a folder that are named after a part."""
+    known = [
+        (PART_NAMES[file.stem.lower()], file)
+        for file in sorted(folder.iterdir())
+        if file.stem.lower() in PART_NAMES and file.suffix.lower() in readers.KINDS.split(", ")
+    ]
+    if not any(part == "train" for part, _ in known):
+        raise DataError(
+            "the folder has no file of training texts",
+            where=folder,
+            allowed=f"train, val and test with one of {readers.KINDS}",
+        )
+    return sorted(known, key=lambda one: PARTS.index(one[0]))
+
+
+def _files(
+    files: list[tuple[str | None, Path]],
+    encoding: str,
+    max_chars: int,
+    where: str,
+    columns: dict[str, str],
+) -> Source:
+    total = hashlib.sha256()
+    for part, file in files:
+        with file.open("rb") as opened:
+            total.update(f"{part} ".encode() + hashlib.file_digest(opened, "sha256").digest())
+
+    def rows() -> Iterator[Located]:
+        for part, file in files:
+            for place, row in readers.read(file, encoding, max_chars):
+                yield part, place, row
+
+    return Source(where, total.hexdigest(), rows, columns)
+
+
+def from_hugging_face(data: Any, where: str) -> Source:
+    """A `datasets.Dataset` or `DatasetDict`; its own fingerprints stand for its content."""
+    import datasets
+
+    sets = dict(data) if isinstance(data, datasets.DatasetDict) else {None: data}
+    for name in sets:
+        if name is not None and name.lower() not in PART_NAMES:
+            raise DataError(
+                f"{name!r} is not a part of a data set", where=where, allowed=", ".join(PART_NAMES)
+            )
+    digest = hashlib.sha256(str([(n, one._fingerprint) for n, one in sets.items()]).encode())
+    features = next(iter(sets.values())).features
+    labels = [f for f in features.values() if isinstance(f, datasets.ClassLabel)]
+    tags = [getattr(f, "feature", None) for f in features.values()]
+    labels += [f for f in tags if isinstance(f, datasets.ClassLabel)]
+
+    def rows() -> Iterator[Located]:
+        for name, one in sets.items():
+            part = None if name is None else PART_NAMES[name.lower()]
+            for number, row in enumerate(one, start=1):
+                yield part, f"{name or 'row'}:{number}", row
+
+    return Source(where, digest.hexdigest(), rows, names=labels[0].names if labels else None)
+
+
+def _hub(name: str, options: DataOptions) -> Source:
+    """A data set of the hub: out of the local cache, or fetched when that was asked for."""
+    import datasets
+
+    config = datasets.DownloadConfig(local_files_only=not options.download, max_retries=1)
+    try:
+        found = datasets.load_dataset(name, download_config=config)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"the data set {name!r} cannot be had: {str(error).splitlines()[0]}",
+            where="data.path",
+            allowed="a data set in the local cache, or with --data.download true on the hub",
+            mend="offline: save_to_disk(FOLDER) where there is a network, then --data.path FOLDER",
+        ) from error
+    return from_hugging_face(found, f"hub:{name}")
