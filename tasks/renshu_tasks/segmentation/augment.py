@@ -84,7 +84,7 @@ def augment(
 def affine_maps(
     draws: Tensor, level: Level, shape: Sequence[int], spacing: Sequence[float]
 ) -> Tensor:
-    """Draws [B, 9] → float32 [B, n, n + 1] for `affine_grid`, n axes: rigid in millimetres."""
+    """Draws [B, 9] → float32 [B, n, n + 1] as `F.affine_grid` takes: turns in millimetres."""
     n = len(shape)
     signed = draws * 2 - 1
     angles = signed[:, :3] * math.radians(level.rotation)
@@ -106,12 +106,23 @@ def affine_maps(
 
 def warp(image: Tensor, mask: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
     """One resampling of a batch: image by (tri)linear interpolation, mask by the nearest voxel."""
-    grid = F.affine_grid(maps, [len(image), 1, *image.shape[2:]], align_corners=False)
+    grid = _grid(maps, image.shape[2:])
     image = F.grid_sample(image, grid, padding_mode="border", align_corners=False)
     # What lies outside becomes 0 here, so IGNORE is made 0.
     shifted = (mask - IGNORE).to(image.dtype)[:, None]
     found = F.grid_sample(shifted, grid, mode="nearest", padding_mode="zeros", align_corners=False)
     return image, found[:, 0].to(mask.dtype) + IGNORE
+
+
+def _grid(maps: Tensor, shape: Sequence[int]) -> Tensor:
+    """What `F.affine_grid` gives, [B, *shape, n], summed from one vector an axis."""
+    n = len(shape)
+    grid = maps[:, :, n].view(-1, *(1,) * n, n)
+    for axis, size in enumerate(shape):
+        places = (torch.arange(size, device=maps.device) * 2 + 1) / size - 1
+        term = places[:, None] * maps[:, None, :, n - 1 - axis]
+        grid = grid + term.view(-1, *(size if a == axis else 1 for a in range(n)), n)
+    return grid
 
 
 def relight(image: Tensor, draws: Tensor, level: Level) -> Tensor:

@@ -37,6 +37,7 @@ class Defaults:
         patch_voxels: largest patch; the memory may allow less.
         batch_size: patches a batch.
         width: channels of the finest level.
+        fold: voxels along an axis that become channels before it.
         share: of the free memory that a training step may use.
         precision: what `--trainer.precision auto` takes.
         reason, source: why, and where the figures come from.
@@ -45,6 +46,7 @@ class Defaults:
     patch_voxels: int
     batch_size: int
     width: int
+    fold: int
     share: float
     precision: str
     reason: str
@@ -53,19 +55,19 @@ class Defaults:
 
 _NNUNET = "not measured; Isensee et al., nnU-Net Revisited, MICCAI 2024"
 _TABLE = {
-    "cpu": Defaults(48**3, 2, 16, 0.4, "32-true",
+    "cpu": Defaults(48**3, 2, 32, 2, 0.4, "32-true",
         "a step of a larger patch or a wider network takes seconds on a processor",
         "measured: python benchmarks/segmentation.py"),
-    "t4": Defaults(128**3, 2, 32, 0.8, "16-mixed",
+    "t4": Defaults(128**3, 2, 32, 1, 0.8, "16-mixed",
         "no bfloat16 before Ampere; 16 GB hold two patches of 128³", _NNUNET),
-    "a100": Defaults(160**3, 2, 32, 0.8, "bf16-mixed",
+    "a100": Defaults(160**3, 2, 32, 1, 0.8, "bf16-mixed",
         "bfloat16 needs no scaler; 40 GB hold two patches of 160³", _NNUNET),
-    "h100": Defaults(192**3, 2, 32, 0.8, "bf16-mixed", "as A100, with 80 GB", _NNUNET),
-    "gpu": Defaults(128**3, 2, 32, 0.8, "16-mixed",
+    "h100": Defaults(192**3, 2, 32, 1, 0.8, "bf16-mixed", "as A100, with 80 GB", _NNUNET),
+    "gpu": Defaults(128**3, 2, 32, 1, 0.8, "16-mixed",
         "a GPU that is not in the table: float16 works since Volta", _NNUNET),
-    "v5e": Defaults(128**3, 2, 32, 0.8, "bf16-true",
+    "v5e": Defaults(128**3, 2, 32, 1, 0.8, "bf16-true",
         "multiples of 128 fill the matrix unit", "not measured; Google Cloud TPU guide"),
-    "mps": Defaults(64**3, 2, 16, 0.4, "32-true",
+    "mps": Defaults(64**3, 2, 32, 2, 0.4, "32-true",
         "memory is shared with the CPU; autocast on MPS is incomplete",
         "not measured; PyTorch, MPS backend"),
 }  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor, nn
 
 from renshu.errors import ConfigError
@@ -16,13 +17,15 @@ def build_network(plan: Plan, weights: str | None = None) -> nn.Module:
     `weights` are those of a torchvision encoder by name, or a .safetensors file of the network.
     """
     channels, classes = len(plan.intensities), len(plan.classes)
+    folded = int(np.prod(plan.fold))
     if plan.network.startswith("resnet"):
         from renshu_tasks.segmentation.encoders import EncoderUNet
 
         named = weights if weights and not weights.endswith(".safetensors") else None
         network: nn.Module = EncoderUNet(plan.network, channels, classes, named)
     else:
-        network = _MONAI[plan.network](plan, channels, classes)
+        network = _MONAI[plan.network](plan, channels * folded, classes * folded)
+        network = Folded(network, plan.fold) if folded > 1 else network
     if weights and weights.endswith(".safetensors"):
         load_file(network, Path(weights))
     elif weights and not plan.network.startswith("resnet"):
@@ -45,6 +48,39 @@ def load_file(network: nn.Module, file: Path) -> None:
     except (OSError, SafetensorError, RuntimeError) as error:
         said = str(error).split("\n")[0]
         raise ConfigError(f"the weights do not fit: {said}", where=file) from error
+
+
+class Folded(nn.Module):
+    """A network at a fraction of the resolution that loses no voxel.
+
+    Blocks of voxels become channels before it, and channels of its logits become voxels behind it:
+    space to depth and back (Shi et al. 2016, sub-pixel convolution).
+    """
+
+    def __init__(self, network: nn.Module, fold: tuple[int, ...]) -> None:
+        super().__init__()
+        self.network, self.fold = network, fold
+        axes = range(len(fold))
+        self._down = [0, 1, *(3 + 2 * a for a in axes), *(2 + 2 * a for a in axes)]
+        self._up = [0, 1, *(n for a in axes for n in (2 + len(fold) + a, 2 + a))]
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        return [self.unfolded(logits) for logits in self.network(self.folded(image))]
+
+    def folded(self, image: Tensor) -> Tensor:
+        """[B, C, *size] → [B, C · block, *size / fold]."""
+        size = [n // f for n, f in zip(image.shape[2:], self.fold, strict=True)]
+        split = [n for pair in zip(size, self.fold, strict=True) for n in pair]
+        blocks = image.reshape(*image.shape[:2], *split).permute(self._down)
+        return blocks.reshape(len(image), -1, *size)
+
+    def unfolded(self, logits: Tensor) -> Tensor:
+        """[B, K · block, *size] → [B, K, *size · fold]; undoes `folded`."""
+        size = logits.shape[2:]
+        channels = logits.shape[1] // int(np.prod(self.fold))
+        blocks = logits.reshape(len(logits), channels, *self.fold, *size).permute(self._up)
+        whole = [n * f for n, f in zip(size, self.fold, strict=True)]
+        return blocks.reshape(len(logits), channels, *whole)
 
 
 class DeeplySupervised(nn.Module):

@@ -124,6 +124,8 @@ class ModelOptions:
             resnet18, resnet34, resnet50.
         width: channels of the finest level; default: planned.
         depth: levels of the network; default: planned.
+        fold: voxels along an axis that become channels before the network, and logits behind it
+            (space to depth): 1 none, 2 half the resolution inside; default: by the device.
         deep_supervision: the coarser levels of dynunet learn as well.
         weights: weights of a torchvision encoder by name (DEFAULT: downloaded), or a .safetensors
             file of the whole network.
@@ -132,11 +134,12 @@ class ModelOptions:
     name: str = "dynunet"
     width: int | None = None
     depth: int | None = None
+    fold: int | None = None
     deep_supervision: bool = True
     weights: str | None = None
 
     def __post_init__(self) -> None:
-        _check(self, "model", {"width": (1, 1024), "depth": (1, 8)})
+        _check(self, "model", {"width": (1, 1024), "depth": (1, 8), "fold": (1, 4)})
 
 
 @dataclass(kw_only=True)

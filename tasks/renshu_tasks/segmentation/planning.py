@@ -63,6 +63,7 @@ class Plan:
         filters: channels by level, the finest first.
         kernels: kernel by level.
         strides: step from the level above, by level; the first is 1.
+        fold: voxels along each axis that become channels before the finest level.
         deep_supervision: the coarser levels learn as well.
         reasons: decision → why, in words.
     """
@@ -77,6 +78,7 @@ class Plan:
     filters: tuple[int, ...]
     kernels: tuple[tuple[int, ...], ...]
     strides: tuple[tuple[int, ...], ...]
+    fold: tuple[int, ...]
     deep_supervision: bool
     reasons: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -88,7 +90,7 @@ class Plan:
     @property
     def divisor(self) -> tuple[int, ...]:
         """What every axis of a patch is a multiple of."""
-        return tuple(int(step) for step in np.prod(self.strides, axis=0))
+        return tuple(int(step) for step in np.prod((self.fold, *self.strides), axis=0))
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -112,6 +114,7 @@ class Plan:
                 filters=tuple(int(value) for value in values["filters"]),
                 kernels=tuple(tuple(int(k) for k in level) for level in values["kernels"]),
                 strides=tuple(tuple(int(k) for k in level) for level in values["strides"]),
+                fold=tuple(int(value) for value in values["fold"]),
                 deep_supervision=bool(values["deep_supervision"]),
                 reasons={str(name): str(why) for name, why in values["reasons"].items()},
             )
@@ -125,8 +128,16 @@ class Plan:
     def check(self, where: str) -> None:
         """Raise DataError for a plan whose names or numbers do not go together."""
         axes, levels = len(self.patch), len(self.filters)
-        sizes = (*self.patch, *self.spacing, *self.filters, self.batch_size, self.patches, levels)
-        by_axis = (self.spacing, *self.kernels, *self.strides)
+        sizes = (
+            *self.patch,
+            *self.spacing,
+            *self.fold,
+            *self.filters,
+            self.batch_size,
+            self.patches,
+            levels,
+        )
+        by_axis = (self.spacing, self.fold, *self.kernels, *self.strides)
         rules = {
             f"a network of {', '.join(NETWORKS)}": self.network in NETWORKS,
             "an intensity of dataset, case, nonzero or none": all(
@@ -173,20 +184,24 @@ def make_plan(
     name = _network(model, axes)
     width = model.width or defaults.width
     patch = _patch(median, defaults.patch_voxels, data, reasons)
-    strides, kernels = _levels(patch, spacing, model, name, reasons)
+    fold = _fold(spacing, model, name, defaults, reasons)
+    strides, kernels = _levels(
+        np.divide(patch, fold), np.multiply(spacing, fold), model, name, reasons
+    )
     filters = tuple(min(width * 2**level, _WIDEST) for level in range(len(strides)))
     batch = data.batch_size or defaults.batch_size
     plan = Plan(
         classes=tuple(classes),
         intensities=intensities,
         spacing=spacing,
-        patch=_divisible(patch, np.prod(strides, axis=0).tolist(), asked=data.patch is not None),
+        patch=_divisible(patch, np.prod((fold, *strides), axis=0).tolist(), data.patch is not None),
         batch_size=batch,
         patches=data.patches or _patches(facts, batch),
         network=name,
         filters=filters,
         kernels=kernels,
         strides=strides,
+        fold=fold,
         deep_supervision=model.deep_supervision and name == "dynunet" and len(filters) > 2,
         reasons=reasons,
     )
@@ -207,6 +222,7 @@ def make_plan(
 def step_bytes(plan: Plan) -> int:
     """Estimated memory of one training step, in bytes: its feature maps in float32."""
     voxels = np.prod(plan.patch) / np.cumprod([np.prod(s) for s in plan.strides])
+    voxels = voxels / np.prod(plan.fold)
     maps = sum(v * f for v, f in zip(voxels, plan.filters, strict=True))
     return int(4 * plan.batch_size * (_MAPS * maps + 6 * len(plan.classes) * np.prod(plan.patch)))
 
@@ -331,6 +347,24 @@ def _patch(
     return tuple(patch)
 
 
+def _fold(
+    spacing: Sequence[float],
+    model: ModelOptions,
+    name: str,
+    defaults: Defaults,
+    reasons: dict[str, str],
+) -> tuple[int, ...]:
+    """Voxels of each fine axis that are folded into channels (space to depth, Shi et al. 2016)."""
+    fold = model.fold or (1 if name.startswith("resnet") else defaults.fold)
+    if fold > 1 and name.startswith("resnet"):
+        raise ConfigError(f"{name} reads pixels as they are", where="model.fold", allowed="1")
+    found = tuple(fold if mm <= 2 * min(spacing) else 1 for mm in spacing)
+    if fold > 1:
+        reasons["fold"] = f"{_times(found)} voxels are one place with as many channels: a level"
+        reasons["fold"] += " costs a fraction, and the finest logits keep every voxel"
+    return found
+
+
 def _divisible(patch: Sequence[int], divisor: Sequence[int], asked: bool) -> tuple[int, ...]:
     """The patch rounded up to what the network can halve; one that was asked for is not changed."""
     rounded = tuple(math.ceil(p / d) * d for p, d in zip(patch, divisor, strict=True))
@@ -345,7 +379,7 @@ def _divisible(patch: Sequence[int], divisor: Sequence[int], asked: bool) -> tup
 
 
 def _levels(
-    patch: Sequence[int],
+    patch: Sequence[float],
     spacing: Sequence[float],
     model: ModelOptions,
     name: str,
