@@ -597,7 +597,7 @@ def _evaluating(plan: Plan, stage: str) -> Iterator[Results]:
     module, trainer = plan.module, plan.trainer
     modes = [(part, part.training) for part in module.modules()]
     outer = module._results, trainer.state_stage
-    results = Results("evaluate", plan.strategy.device)
+    results = Results("evaluate", plan.strategy.device, plan.results.owners)
     with torch.inference_mode() if plan.options.inference_mode else torch.no_grad():
         getattr(module, f"on_{stage}_model_eval")()
         module.__dict__["_results"], trainer.state_stage = results, stage

@@ -67,10 +67,14 @@ class Results:
     Args:
         loop: "train" or "evaluate"; decides what on_step and on_epoch are unless given.
         device: where the sums live.
+        owners: id of a metric object → the loop that logs it, of all loops of a stage.
     """
 
-    def __init__(self, loop: str, device: torch.device):
+    def __init__(
+        self, loop: str, device: torch.device, owners: dict[int, str] | None = None
+    ) -> None:
         self.loop, self.device = loop, device
+        self.owners = {} if owners is None else owners
         self.phase: str = "epoch"
         self.batch: Any = None
         self.count: int | None = None
@@ -114,6 +118,12 @@ class Results:
             )
         entry = Entry(name, step, epoch, prog_bar, logger is not False)
         if _is_metric(value):
+            if self.owners.setdefault(id(value), self.loop) != self.loop:
+                raise ConfigError(
+                    f"{name!r} is a metric object that training and validation both log: they"
+                    " would be mixed",
+                    mend="an object for each: self.val_metric = self.train_metric.clone()",
+                )
             entry.metric = value
         elif isinstance(value, (Tensor, int, float)):
             entry.reduce = _reduction(reduce, name)

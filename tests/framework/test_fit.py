@@ -292,6 +292,29 @@ def test_clipping_equals_torchs(algorithm: str) -> None:
     assert equal(weights(ours), weights(theirs))
 
 
+# pains/trainer.md row 25
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed", "64-true"])
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_clipped_norm_is_the_limit_in_every_precision(precision: str, fused: bool) -> None:
+    norms: list[float] = []
+
+    class Fused(Classifier):
+        def configure_optimizers(self) -> Any:
+            return torch.optim.AdamW(self.parameters(), lr=1e-3, fused=fused)
+
+        def optimizer_step(self, epoch: int, index: int, optimizer: Any, closure: Any) -> None:
+            super().optimizer_step(epoch, index, optimizer, closure)
+
+        def configure_gradient_clipping(self, *arguments: Any, **options: Any) -> None:
+            super().configure_gradient_clipping(*arguments, **options)
+            grads = [p.grad for p in self.parameters()]
+            norms.append(float(torch.nn.utils.get_total_norm(grads)))
+
+    trainer(gradient_clip_val=0.05, precision=precision).fit(Fused(), batches())
+    assert norms == pytest.approx([0.05] * len(norms), rel=1e-3)
+    assert norms
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

@@ -181,3 +181,28 @@ def test_callbacks_see_the_validation_just_run_and_the_epoch_just_ended() -> Non
     assert [value for name, value in seen if name == "epoch"] == [0.0, 1.0]
     images, labels = digits(32)
     assert seen[2][1] == pytest.approx(cross_entropy(module(images), labels).item(), abs=1e-6)
+
+
+# pains/trainer.md row 31
+def test_one_metric_object_in_training_and_validation_is_refused() -> None:
+    class Mixed(Classifier):
+        def __init__(self) -> None:
+            super().__init__()
+            self.accuracy = torchmetrics.classification.MulticlassAccuracy(10)
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            scores = self(batch[0])
+            self.accuracy(scores, batch[1])
+            self.log("train_accuracy", self.accuracy)
+            return torch.nn.functional.cross_entropy(scores, batch[1])
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self.accuracy(self(batch[0]), batch[1])
+            self.log("val_accuracy", self.accuracy)
+
+    for sanity in (0, 2):
+        with pytest.raises(ConfigError, match=r"both log(.|\n)*clone"):
+            trainer(num_sanity_val_steps=sanity).fit(Mixed(), loader(16), loader(16))
+    # A later stage alone may use it.
+    module = Mixed()
+    trainer().validate(module, loader(16), verbose=False)

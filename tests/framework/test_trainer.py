@@ -252,6 +252,23 @@ def test_compile_compiles_the_parts_of_the_module(monkeypatch: pytest.MonkeyPatc
     assert compiled == ["Sequential"]
 
 
+# pains/trainer.md row 12
+def test_a_compiled_module_keeps_its_names_and_its_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    compile_, breaks = torch.nn.Module.compile, torch._dynamo.utils.counters["graph_break"]
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda part: compile_(part, backend="eager"))
+    torch._dynamo.reset()
+    breaks.clear()
+    plain, compiled = small_models.Classifier(), small_models.Classifier()
+    small_models.trainer().fit(plain, small_models.loader())
+    run = small_models.trainer(compile=True)
+    run.fit(compiled, small_models.loader())
+    assert not breaks
+    assert float(run.callback_metrics["train_loss"]) > 0
+    assert list(plain.state_dict()) == list(compiled.state_dict())
+    plain.load_state_dict(compiled.state_dict())
+    torch._dynamo.reset()
+
+
 # capabilities C2
 def test_batch_norm_over_all_processes_is_refused_where_torch_has_none() -> None:
     with pytest.raises(ConfigError, match="sync_batchnorm=True on cpu"):

@@ -144,7 +144,7 @@ SEARCHES: dict[str, Callable[[Tuner, Any], Any]] = {
 }
 
 
-# capabilities C3
+# capabilities C3; pains/trainer.md row 34
 @pytest.mark.parametrize("search", SEARCHES)
 @pytest.mark.parametrize("trained", [False, True])
 def test_a_search_leaves_everything_bit_equal(search: str, trained: bool, run_dir: Path) -> None:

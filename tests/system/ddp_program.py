@@ -1,7 +1,8 @@
 """A program that trains on digits, in one process or several: `ddp_program.py OUT OPTIONS`.
 
-OPTIONS is JSON: batch, what of {counted, noisy, manual, plateau, fails, strays, SIGTERM, SIGINT},
-and options of the Trainer. Process 0 writes weights, logged values and predictions to OUT.json.
+OPTIONS is JSON: batch, what of {counted, noisy, manual, plateau, fails, strays, unused, frozen,
+SIGTERM, SIGINT}, and options of the Trainer. Process 0 writes weights, logged values and
+predictions to OUT.json.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ class Net(Module):
         self.automatic_optimization = "manual" not in kind
         self.mean = MeanMetric()
         self.net = nn.Sequential(nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 10))
+        if "unused" in kind:
+            self.idle = nn.Linear(64, 10).requires_grad_("frozen" not in kind)
         self.f1 = MulticlassF1Score(10, average="macro")
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:

@@ -38,6 +38,7 @@ class DDP(SingleDevice):
         self.rank, self.local_rank, self.world = place.rank, place.local_rank, place.world
         self.find_unused = find_unused
         self._parallel: DistributedDataParallel | None = None
+        self._steps = 0
         messages.silent = self.rank > 0
         if not dist.is_initialized():
             place.export()
@@ -53,6 +54,7 @@ class DDP(SingleDevice):
         self._parallel = DistributedDataParallel(
             _Step(module, method), device_ids=ids, find_unused_parameters=self.find_unused
         )
+        self._steps = 0
         return self._parallel
 
     def place(self, module: nn.Module) -> None:
@@ -68,6 +70,9 @@ class DDP(SingleDevice):
 
     def synchronise(self, now: bool) -> None:
         if self._parallel is not None:
+            if self._steps == 1 and not self.find_unused:
+                _refuse_unused(self._parallel.module.module)
+            self._steps += 1
             self._parallel.require_backward_grad_sync = now
 
     def gather(self, value: Any, what: str) -> list[Any]:
@@ -88,6 +93,19 @@ class DDP(SingleDevice):
         total = torch.as_tensor(number, device=self.device).clone()
         dist.all_reduce(total)
         return total
+
+
+def _refuse_unused(module: nn.Module) -> None:
+    """After the first backward pass: those it did not reach would keep the others waiting."""
+    trained = [(name, p.grad) for name, p in module.named_parameters() if p.requires_grad]
+    unused = [name for name, gradient in trained if gradient is None]
+    if 0 < len(unused) < len(trained):
+        raise ConfigError(
+            f"training_step did not use {', '.join(unused[:5])}" + " …" * (len(unused) > 5),
+            where="the first step",
+            allowed="a loss that depends on every parameter with requires_grad",
+            mend='freeze them, or Trainer(strategy="ddp_find_unused_parameters_true"), slower',
+        )
 
 
 class _Step(nn.Module):
