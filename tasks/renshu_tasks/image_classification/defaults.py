@@ -6,31 +6,17 @@ at hand. Rows that were not measured say so once, when they are used.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from renshu.errors import ConfigError
 from renshu.messages import say
+from renshu_tasks.common.device import Device, describe_device, table_key
 
 if TYPE_CHECKING:
     from renshu_tasks.image_classification.options import ImageClassificationOptions
 
 Family = Literal["small", "large"]
 """Small: pictures up to 64 pixels and the small network. Large: torchvision's networks."""
-
-
-@dataclass(frozen=True)
-class Device:
-    """A device as it was found, or as it was recorded elsewhere.
-
-    `memory` is in bytes (of the machine for a CPU), `cores` are those this process may use.
-    """
-
-    kind: Literal["cpu", "cuda", "tpu", "mps"]
-    name: str
-    memory: int
-    cores: int
 
 
 @dataclass(frozen=True)
@@ -113,7 +99,7 @@ def resolve(device: Device, family: Family, image_size: int, samples: int) -> De
     with the area of pictures above 224 pixels (above 64 for small), and so that an epoch has at
     least 16 steps; it stays a power of two. Raises ConfigError for an unknown kind of device.
     """
-    batches, precision, workers, channels_last, compiled, reason, source = _TABLE[_key(device)]
+    batches, precision, workers, channels_last, compiled, reason, source = _TABLE[table_key(device)]
     small = family == "small"
     area = ((64 if small else 224) / max(image_size, 1)) ** 2
     batch = min(batches[0 if small else 1] * min(1.0, area), max(samples / 16, 8))
@@ -136,33 +122,7 @@ def resolve(device: Device, family: Family, image_size: int, samples: int) -> De
 def precision(accelerator: str = "auto") -> str:
     """The table's precision for the device at hand; what is not plain float32 is said."""
     device = describe_device(accelerator)
-    found = _TABLE[_key(device)][1]
+    found = _TABLE[table_key(device)][1]
     if found != "32-true":
         say(f"precision for {device.name}: {found}; --trainer.precision chooses another")
     return found
-
-
-def describe_device(accelerator: str = "auto") -> Device:
-    """The device at hand: GPU, Apple GPU or CPU; `accelerator="cpu"` looks no further."""
-    import torch
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        found: Any = torch.cuda.get_device_properties(0)
-        return Device("cuda", found.name, found.total_memory, cores or 1)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if os.name == "posix" else 0
-    if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
-        return Device("mps", "Apple GPU", memory, cores or 1)
-    return Device("cpu", "CPU", memory, cores or 1)
-
-
-def _key(device: Device) -> str:
-    if device.kind == "cuda":
-        words = device.name.lower().replace("-", " ").split()
-        return next((key for key in ("t4", "a100", "h100") if key in words), "gpu")
-    keys = {"cpu": "cpu", "mps": "mps", "tpu": "v5e"}
-    if device.kind not in keys:
-        raise ConfigError(
-            f"there are no defaults for {device.kind!r}", allowed=", ".join([*keys, "cuda"])
-        )
-    return keys[device.kind]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,9 @@ import torch
 from torch import Tensor
 
 from renshu.cli.table import TableWriter
-from renshu_tasks.image_classification import augment, calibration, gradcam, metrics, models
+from renshu_tasks.common import calibration
+from renshu_tasks.common.files import write_json
+from renshu_tasks.image_classification import augment, gradcam, metrics, models
 
 if TYPE_CHECKING:
     from renshu_tasks.image_classification.data import ImageData
@@ -235,8 +236,3 @@ def write_png(file: Path, image: Tensor) -> None:
 
     pixels = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
     Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(file)
-
-
-def write_json(file: Path, value: Any) -> None:
-    """JSON without NaN and infinity, which other readers refuse."""
-    file.write_text(json.dumps(value, indent=1, allow_nan=False), encoding="utf-8")

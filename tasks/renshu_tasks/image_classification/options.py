@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Literal
 
-from renshu.errors import ConfigError, near
+from renshu.errors import ConfigError
+from renshu_tasks.common.options import check
 
 
 @dataclass(kw_only=True)
@@ -92,7 +92,7 @@ class DataOptions:
         counts |= dict.fromkeys(("num_workers", "in_memory_mb"), (0, math.inf))
         last = math.inf if self.folds is None else self.folds - 1
         cuts = {"folds": (2, math.inf), "fold": (0, last), "split_seed": (0, 2**32 - 1)}
-        _check(self, "data", counts | cuts)
+        check(self, "data", counts | cuts)
 
 
 @dataclass(kw_only=True)
@@ -115,7 +115,7 @@ class ModelOptions:
     dropout: float | None = None
 
     def __post_init__(self) -> None:
-        _check(self, "model", {"width": (1, 4096), "dropout": (0, 0.99)})
+        check(self, "model", {"width": (1, 4096), "dropout": (0, 0.99)})
 
 
 @dataclass(kw_only=True)
@@ -173,31 +173,13 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         names = ("warmup", "label_smoothing", "ema_decay", "layer_decay")
         shares: dict[str, tuple[float, float]] = dict.fromkeys(names, (0, 1))
-        _check(
+        check(
             self,
             "training",
             shares | {"unfreeze_every": (1, 10**6), "threshold": (0, 1), "threads": (1, 4096)},
         )
         sizes = ("mixup", "cutmix", "weight_decay", "learning_rate")
-        _check(self, "training", dict.fromkeys(sizes, (0, 1000)))
-
-
-def _check(options: Any, section: str, ranges: Mapping[str, tuple[float, float]]) -> None:
-    """Refuse numbers out of their range and names that are not among a field's choices."""
-    for name, hint in get_type_hints(type(options)).items():
-        value, key = getattr(options, name), f"{section}.{name}"
-        if get_origin(hint) is Literal and value not in get_args(hint):
-            choices = [str(choice) for choice in get_args(hint)]
-            raise ConfigError(
-                f"there is no {value!r}",
-                where=key,
-                allowed=", ".join(choices),
-                mend=near(str(value), choices),
-            )
-        low, high = ranges.get(name, (-math.inf, math.inf))
-        if isinstance(value, int | float) and not low <= value <= high:
-            allowed = f"{low} or more" if high == math.inf else f"{low} to {high}"
-            raise ConfigError(f"{value} is out of range", where=key, allowed=allowed)
+        check(self, "training", dict.fromkeys(sizes, (0, 1000)))
 
 
 @dataclass(kw_only=True)

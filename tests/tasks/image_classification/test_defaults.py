@@ -8,8 +8,9 @@ import pytest
 
 from renshu import messages
 from renshu.errors import ConfigError
+from renshu_tasks.common.device import Device, describe_device
 from renshu_tasks.image_classification import defaults
-from renshu_tasks.image_classification.defaults import _TABLE, Device, describe_device, resolve
+from renshu_tasks.image_classification.defaults import _TABLE, resolve
 from renshu_tasks.image_classification.options import (
     DataOptions,
     ImageClassificationOptions,

@@ -7,7 +7,7 @@ import torch
 from sklearn.metrics import f1_score
 from torch.nn import functional as F
 
-from renshu_tasks.image_classification.calibration import best_threshold, fit_temperature
+from renshu_tasks.common.calibration import best_threshold, fit_temperature
 
 
 def test_the_temperature_that_was_put_in_is_found() -> None:

@@ -1,0 +1,1 @@
+"""What the tasks share. It knows none of them."""

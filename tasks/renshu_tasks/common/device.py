@@ -1,0 +1,49 @@
+"""The device at hand, and which row of a table of defaults is its own."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from renshu.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device as it was found, or as it was recorded elsewhere.
+
+    `memory` is in bytes (of the machine for a CPU), `cores` are those this process may use.
+    """
+
+    kind: Literal["cpu", "cuda", "tpu", "mps"]
+    name: str
+    memory: int
+    cores: int
+
+
+def describe_device(accelerator: str = "auto") -> Device:
+    """The device at hand: GPU, Apple GPU or CPU; `accelerator="cpu"` looks no further."""
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        found: Any = torch.cuda.get_device_properties(0)
+        return Device("cuda", found.name, found.total_memory, cores or 1)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if os.name == "posix" else 0
+    if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
+        return Device("mps", "Apple GPU", memory, cores or 1)
+    return Device("cpu", "CPU", memory, cores or 1)
+
+
+def table_key(device: Device) -> str:
+    """cpu, t4, a100, h100, gpu, v5e or mps; ConfigError for an unknown kind of device."""
+    if device.kind == "cuda":
+        words = device.name.lower().replace("-", " ").split()
+        return next((key for key in ("t4", "a100", "h100") if key in words), "gpu")
+    keys = {"cpu": "cpu", "mps": "mps", "tpu": "v5e"}
+    if device.kind not in keys:
+        raise ConfigError(
+            f"there are no defaults for {device.kind!r}", allowed=", ".join([*keys, "cuda"])
+        )
+    return keys[device.kind]
