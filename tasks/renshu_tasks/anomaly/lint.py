@@ -60,16 +60,17 @@ class _View:
 
 
 def lint(series: Series) -> list[Finding]:
-    """All flaws of a series, the fatal ones first. None of the checks changes or reads a score."""
+    """All flaws of a series; with a fatal one, only that. No check reads a score."""
     if series.labels is None:
         return [Finding("no_labels", "there are no labels: nothing can be measured", fatal=True)]
     labels = series.labels == 1
     scored = labels[series.train_end :]
     starts, stops = (edge + series.train_end for edge in runs(scored))
     view = _View(series, labels, starts, stops)
-    checks = _ALWAYS if not scored.any() or scored.all() else (*_ALWAYS, *_WITH_EVENTS)
-    found = [finding for check in checks for finding in check(view)]
-    return sorted(found, key=lambda finding: not finding.fatal)
+    found = [finding for check in _FATAL for finding in check(view)]
+    if not found:  # else there is nothing that the others could compare
+        found = [finding for check in _CHECKS for finding in check(view)]
+    return found
 
 
 def _labels_alike(view: _View) -> Iterator[Finding]:
@@ -228,8 +229,11 @@ def _misplaced(view: _View) -> Iterator[Finding]:
             yield Finding("label_misplaced", what, (peak, peak))
 
 
-_ALWAYS = (_labels_alike, _in_training, _constant, _huge, _short)
-_WITH_EVENTS = (
+_FATAL = (_labels_alike, _huge)
+_CHECKS = (
+    _in_training,
+    _constant,
+    _short,
     _dense,
     _at_the_end,
     _one_liner,

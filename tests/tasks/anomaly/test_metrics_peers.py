@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("sklearn")
 from renshu_tasks.anomaly.metrics.affiliation import affiliation
 from renshu_tasks.anomaly.metrics.events_f1 import composite_f1, event_f1
 from renshu_tasks.anomaly.metrics.points import auc_pr, auc_roc, oracle, point_adjusted_f1
@@ -79,6 +78,7 @@ def test_event_f1_is_that_of_dtaianomaly_and_composite_f1_that_of_tsb_ad() -> No
         assert composite == near(row["flags"]["tsb_ad composite"]), case.name
 
 
+@pytest.mark.slow
 def test_oracle_values_are_those_that_tsb_ad_prints_without_predictions() -> None:
     figures = {
         "range": lambda truth, raised: range_f1(truth, raised).f1,

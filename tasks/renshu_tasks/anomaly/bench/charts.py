@@ -124,7 +124,7 @@ def cost(ranked: Sequence[Standing], figure: str) -> Chart:
         traces=[trace],
         layout={
             "showlegend": False,
-            "xaxis": {"type": "log", "title": {"text": "seconds a series"}},
+            "xaxis": {"type": "log", "dtick": 1, "title": {"text": "seconds a series"}},
             "yaxis": {"rangemode": "tozero"},
         },
         table=Table(

@@ -18,7 +18,7 @@ from renshu_tasks.anomaly.bench.ranks import mean_ranks
 from renshu_tasks.anomaly.bench.stored import read_stored
 from renshu_tasks.anomaly.bench.table import FEWEST, Standing, by_group, matrix, standings
 from renshu_tasks.anomaly.detectors import TRIVIAL
-from renshu_tasks.anomaly.lint import lint
+from renshu_tasks.anomaly.lint import Finding, lint
 from renshu_tasks.anomaly.series import Series
 
 
@@ -37,7 +37,7 @@ def write_leaderboard(folder: Path, rows: Sequence[Row], figure: str = "vus_pr")
         _cost(ranked, figure),
         _groups(rows, figure),
         _all_figures(rows),
-        _warnings(ranked, stored),
+        _warnings(rows, ranked, stored),
         _failures(rows),
         _settings(rows),
     ]
@@ -152,12 +152,15 @@ def _all_figures(rows: Sequence[Row]) -> Section:
     return Section("All figures", [table], lead)
 
 
-def _warnings(ranked: Sequence[Standing], stored: dict[str, Series]) -> Section:
-    findings = [(name, one) for name, series in stored.items() for one in lint(series)]
+def _warnings(
+    rows: Sequence[Row], ranked: Sequence[Standing], stored: dict[str, Series]
+) -> Section:
+    findings = sorted((name, one) for name, series in stored.items() for one in lint(series))
+    known = {row["series"]: (row["group"], row.get("origin")) for row in rows}
     table = Table(
         "Flaws of series",
-        ["series", "check", "what", "first row", "last row"],
-        [[name, f.code, f.what, *(f.rows or (None, None))] for name, f in sorted(findings)],
+        ["series", "data set", "origin", "check", "what", "first row", "last row"],
+        [[name, *known[name], one.code, one.what, *_ends(one)] for name, one in findings],
         sortable=True,
     )
     parts: list[Text | Table] = []
@@ -172,7 +175,12 @@ def _warnings(ranked: Sequence[Standing], stored: dict[str, Series]) -> Section:
     if solved:
         text = f"{len(solved)} of {len(stored)} series are solved by a line of code"
         parts.append(Text(f"{text}: they tell little about detectors."))
-    return Section("Warnings", [*parts, *([table] if findings else [])], empty="No flaw was found.")
+    tables = [table] if findings else []
+    return Section("Warnings", [*parts, *tables], empty="No flaw was found.")
+
+
+def _ends(finding: Finding) -> tuple[int | None, int | None]:
+    return finding.rows or (None, None)
 
 
 def _failures(rows: Sequence[Row]) -> Section:

@@ -14,6 +14,7 @@ from renshu.report.charts import thin
 from renshu.report.html import Page
 from renshu_tasks.anomaly.bench.log import Row
 from renshu_tasks.anomaly.bench.stored import file_name, read_scores
+from renshu_tasks.anomaly.detectors import TRIVIAL
 from renshu_tasks.anomaly.lint import lint
 from renshu_tasks.anomaly.metrics.events import Scores
 from renshu_tasks.anomaly.series import Series
@@ -49,7 +50,7 @@ def write_page(folder: Path, name: str, series: Series, rows: Sequence[Row]) -> 
 _LEAD = (
     "Drag to zoom, double click to see all. Darker stretches are labelled, lighter ones the buffer"
     " of the widest window of VUS. Each detector's first run; scores are scaled to 0 to 1 for the"
-    " picture, which changes no figure."
+    " picture, which changes no figure. Baselines are drawn when their name is clicked."
 )
 
 
@@ -62,7 +63,8 @@ def _chart(folder: Path, series: Series, rows: Sequence[Row], window: int) -> Ch
     for detector, row in sorted(first.items()):
         scores, _ = read_scores(folder, row["key"])
         places = np.arange(series.train_end, len(series))
-        traces.append(_line(detector, places, _unit(scores), "y2"))
+        hidden = {"visible": "legendonly"} if detector in TRIVIAL else {}
+        traces.append(_line(detector, places, _unit(scores), "y2") | hidden)
     shapes = [
         _span(low, high, opacity)
         for start, stop in series.events

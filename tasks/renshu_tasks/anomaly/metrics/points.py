@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from renshu_tasks.anomaly.metrics.events import Labels, checked, checked_flags, f1, runs
+from renshu_tasks.anomaly.metrics.events import Labels, Scores, checked, checked_flags, f1, runs
 from renshu_tasks.anomaly.metrics.events_f1 import covered
 
 
@@ -37,16 +37,15 @@ class PointAdjusted(NamedTuple):
 
 def auc_pr(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
     """Average precision, every distinct score a threshold, by steps."""
-    from sklearn.metrics import average_precision_score
-
-    return float(average_precision_score(*checked(labels, scores)))
+    hits, alarms, _ = _curve(*checked(labels, scores))
+    return float((np.diff(hits, prepend=0) * hits / alarms).sum() / hits[-1])
 
 
 def auc_roc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
     """The chance that an anomalous point scores above a normal one; ties count half."""
-    from sklearn.metrics import roc_auc_score
-
-    return float(roc_auc_score(*checked(labels, scores)))
+    hits, alarms, _ = _curve(*checked(labels, scores))
+    true, false = np.append(0, hits), np.append(0, alarms - hits)
+    return float(np.trapezoid(true, false) / (true[-1] * false[-1]))
 
 
 def point_f1(labels: npt.ArrayLike, alarms: npt.ArrayLike) -> PointScores:
@@ -60,13 +59,10 @@ def point_f1(labels: npt.ArrayLike, alarms: npt.ArrayLike) -> PointScores:
 
 def oracle_point_f1(labels: npt.ArrayLike, scores: npt.ArrayLike) -> Oracle:
     """The highest point F1 that any threshold `scores >= t` reaches: it is chosen by the labels."""
-    truth, values = checked(labels, scores)
-    order = np.argsort(-values, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(values[order])), len(values) - 1)
-    hits = np.cumsum(truth[order])[ends]
-    figures = 2 * hits / (ends + 1 + truth.sum())
+    hits, alarms, thresholds = _curve(*checked(labels, scores))
+    figures = 2 * hits / (alarms + hits[-1])
     best = int(np.argmax(figures))
-    return Oracle(float(figures[best]), float(values[order[ends[best]]]))
+    return Oracle(float(figures[best]), float(thresholds[best]))
 
 
 def oracle(
@@ -109,3 +105,11 @@ def _adjusted(truth: Labels, raised: Labels) -> float:
     hits = int((stops - starts)[covered(truth, raised)].sum())
     false = int((raised & ~truth).sum())
     return 2 * hits / (hits + false + int(truth.sum()))
+
+
+def _curve(truth: Labels, scores: Scores) -> tuple[Scores, Scores, Scores]:
+    """At each distinct score, falling: anomalous points at or above it, all such points, it."""
+    order = np.argsort(-scores)
+    falling = scores[order]
+    ends = np.append(np.flatnonzero(np.diff(falling)), len(scores) - 1)
+    return np.cumsum(truth[order])[ends].astype(np.float64), ends + 1.0, falling[ends]

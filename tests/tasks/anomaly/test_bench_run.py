@@ -1,0 +1,246 @@
+"""`renshu bench anomaly` as a user runs it: rows, resuming after a kill, scores computed again."""
+
+from __future__ import annotations
+
+import csv
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn")
+from renshu.errors import ConfigError, DataError
+from renshu_tasks.anomaly.bench import sources
+from renshu_tasks.anomaly.bench.command import run
+from renshu_tasks.anomaly.bench.log import Log
+from renshu_tasks.anomaly.bench.runner import recompute
+
+FIXED = ("random", "constant", "difference")
+
+
+def write_series(folder: Path, count: int, points: int = 600) -> Path:
+    """Noisy sines with one jump behind the first half: files of the bench's own kind."""
+    folder.mkdir()
+    for number in range(count):
+        rng = np.random.default_rng(number)
+        values = np.sin(np.arange(points) / 5) + 0.1 * rng.standard_normal(points)
+        labels = np.zeros(points, dtype=int)
+        start = int(rng.integers(points // 2 + 20, points - 60))
+        labels[start : start + 20] = 1
+        values[labels == 1] += 2
+        lines = [f"{value},{label}" for value, label in zip(values, labels, strict=True)]
+        (folder / f"s{number:02d}.csv").write_text("value,label\n" + "\n".join(lines) + "\n")
+    return folder
+
+
+def bench(tmp_path: Path, *arguments: str) -> list[str]:
+    said: list[str] = []
+    assert run(["--folder", str(tmp_path / "out"), "--part", "all", *arguments], said.append) == 0
+    return said
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "rows.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A benchmark of 12 series and three detectors, one of which draws numbers."""
+    root = tmp_path_factory.mktemp("bench")
+    data = write_series(root / "data", 12)
+    bench(root, "--data", str(data), "--detectors", ",".join(FIXED), "--seeds", "2")
+    return root / "out"
+
+
+def test_every_job_has_a_row_that_says_how_it_was_measured(finished: Path) -> None:
+    # pains/anomaly.md rows 6 and 20
+    found = rows(finished)
+    assert len(found) == 12 * (2 + 1 + 1)
+    for row in found:
+        assert row["mode"] == "exact"
+        assert row["window_rule"] == "period"
+        assert int(row["window"]) in range(28, 36)
+        assert row["origin"] == "real"
+        assert row["commit"]
+        assert row["code"]
+        assert float(row["vus_pr"]) <= float(row["vus_pr_max"]) + 1e-12
+
+
+def test_figures_from_the_score_files_are_those_of_the_run(finished: Path) -> None:
+    again, changed = recompute(finished)
+    assert changed == 0
+    assert len(again) == len(rows(finished))
+    said: list[str] = []
+    before = (finished / "rows.csv").read_text()
+    assert run(["--from-scores", str(finished)], said.append) == 0
+    assert said[0].startswith("48 rows computed again")
+    assert said[0].endswith("0 differ from before")
+    assert (finished / "rows.csv").read_text() == before
+
+
+def test_another_mode_is_computed_for_all_rows_and_never_mixed(finished: Path) -> None:
+    # pains/anomaly.md row 8
+    from renshu_tasks.anomaly.bench.table import standings
+
+    exact, other = recompute(finished)[0], recompute(finished, "tsb_ad")[0]
+    assert {row["mode"] for row in other} == {"tsb_ad"}
+    assert all(row["vus_pr_max"] is None for row in other)
+    with pytest.raises(DataError, match="several modes"):
+        standings([*exact, *other])
+
+
+@pytest.mark.slow
+def test_the_table_is_the_same_for_any_number_of_workers(finished: Path, tmp_path: Path) -> None:
+    data = finished.parent / "data"
+    bench(tmp_path, "--data", str(data), "--detectors", ",".join(FIXED), "--seeds", "2",
+          "--workers", "1")  # fmt: skip
+    clocks = ("seconds", "points_a_second")
+
+    def plain(folder: Path) -> list[dict[str, str]]:
+        return [{k: v for k, v in row.items() if k not in clocks} for row in rows(folder)]
+
+    assert plain(tmp_path / "out") == plain(finished)
+
+
+def test_a_finished_benchmark_runs_nothing_again(finished: Path) -> None:
+    before = (finished / "rows.csv").read_text()
+    data = finished.parent / "data"
+    said = bench(finished.parent, "--data", str(data), "--detectors", ",".join(FIXED),
+                 "--seeds", "2")  # fmt: skip
+    assert "48 of 48 jobs are done; 0 are left" in said
+    assert (finished / "rows.csv").read_text() == before
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_it_runs_nothing_twice(tmp_path: Path) -> None:
+    data = write_series(tmp_path / "data", 20)
+    command = [sys.executable, "-m", "renshu", "bench", "anomaly", "--data", str(data)]
+    command += ["--folder", str(tmp_path / "out"), "--part", "all", "--detectors", "random,zscore"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    scores, deadline = tmp_path / "out" / "scores", time.monotonic() + 120
+    while len(list(scores.glob("*.safetensors"))) < 10 and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    first = {path: path.stat().st_mtime_ns for path in scores.glob("*.safetensors")}
+    assert 10 <= len(first) < 80
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert f"{len(first)} of 80 jobs are done" in said
+    assert {path: path.stat().st_mtime_ns for path in first} == first
+    assert len(list(scores.glob("*.safetensors"))) == 80
+    log = Log(tmp_path / "out" / "jobs.sqlite")
+    assert len(log.keys()) == 80
+
+
+def test_every_bad_input_is_a_row_with_its_reason(tmp_path: Path) -> None:
+    data = write_series(tmp_path / "data", 1)
+    good = (data / "s00.csv").read_text().splitlines()
+    (data / "text.csv").write_text("\n".join([*good[:5], "abc,0", *good[6:]]) + "\n")
+    (data / "nothing.csv").write_text(
+        "value,label\n" + "\n".join(line[:-1] + "0" for line in good[1:]) + "\n"
+    )
+    (data / "huge.csv").write_text("\n".join([*good[:5], "1e308,0", *good[6:]]) + "\n")
+    (data / "two.csv").write_text(
+        "a,b,label\n" + "\n".join(f"{line.split(',')[0]},{line}" for line in good[1:]) + "\n"
+    )
+    (data / "short.csv").write_text("\n".join([*good[:20], "9,1", "0,0"]) + "\n")
+    said = bench(tmp_path, "--data", str(data), "--detectors", "difference,sub_knn,poly")
+    reasons = {
+        (row["series"], row["detector"]): row["reason"]
+        for row in rows(tmp_path / "out")
+        if row["reason"]
+    }
+    assert "'abc'" in reasons["text", "difference"]
+    assert "all labels behind the training part are 0" in reasons["nothing", "difference"]
+    assert "too large" in reasons["huge", "difference"]
+    assert "channel" in reasons["two", "poly"]
+    assert "too few" in reasons["short", "sub_knn"]
+    assert not any(series == "s00" for series, _ in reasons)
+    assert any(line.startswith("failed 1 ×: difference on text") for line in said)
+
+
+def test_a_failed_job_counts_as_0_and_is_counted(tmp_path: Path) -> None:
+    from renshu_tasks.anomaly.bench.table import standings
+
+    base = {"detector": "d", "seed": 0, "mode": "exact", "group": "g", "seconds": 1.0}
+    found = [base | {"series": f"s{i}", "vus_pr": 0.5} for i in range(3)]
+    found.append(base | {"series": "s3", "vus_pr": None, "reason": "hung", "seconds": None})
+    standing = standings(found)[0]
+    assert standing.value == pytest.approx(0.375)
+    assert (standing.failed, standing.jobs) == (1, 4)
+    assert standing.low is None  # four series are too few for an interval
+
+
+def test_changed_labels_are_another_job(tmp_path: Path) -> None:
+    # pains/anomaly.md row 29
+    data = write_series(tmp_path / "data", 1)
+    before = sources.folder(data)[0]
+    text = (data / "s00.csv").read_text()
+    (data / "s00.csv").write_text(text.replace(",1\n", ",0\n", 1))
+    assert sources.folder(data)[0].stamp != before.stamp
+
+
+def test_tuning_and_evaluation_share_no_series(tmp_path: Path) -> None:
+    # pains/anomaly.md row 2
+    found = sources.embedded()
+    names = {part: {s.name for s in found if s.part == part} for part in ("tuning", "evaluation")}
+    assert not names["tuning"] & names["evaluation"]
+    assert len(names["evaluation"]) >= 20
+    parts = [sources.part_of(f"series {number}") for number in range(1000)]
+    assert 150 < parts.count("tuning") < 260
+    data = write_series(tmp_path / "data", 2)
+    alone = sources.folder(data / "s01.csv")[0]
+    assert alone.part == sources.folder(data)[1].part  # whatever else is in the folder
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--data", "nowhere"], "no such file"),
+        (["--detectors", "sub_pcs"], "did you mean 'sub_pca'"),
+        (["--figure", "vus"], "there is no figure 'vus'"),
+        (["--workers", "0"], "1 or more"),
+        (["--mode", "tsbad"], "invalid choice"),
+        (["--from-scores", "nowhere"], "no score files"),
+        (["--from-scores", "x", "--data", "y"], "reads no data"),
+        (["--nothing"], "unrecognized"),
+    ],
+)
+def test_wrong_arguments_are_told(
+    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((ConfigError, DataError), match=said):
+        run(arguments, print)
+    assert not list(tmp_path.iterdir())
+
+
+def test_published_values_stand_beside_ours(finished: Path, tmp_path: Path) -> None:
+    published = tmp_path / "published.csv"
+    published.write_text("series,detector,vus_pr\ns00,random,0.25\nother,random,0.5\n")
+    said: list[str] = []
+    run(["--from-scores", str(finished), "--published", str(published)], said.append)
+    lines = [line for line in said if "published" in line]
+    assert len(lines) == 2  # two seeds
+    assert lines[0].startswith("s00, random: published 0.2500, here 0.")
+    published.write_text("series,detector,vus_pr\ns00,random,many\n")
+    with pytest.raises(DataError, match="could not convert"):
+        run(["--from-scores", str(finished), "--published", str(published)], said.append)
+
+
+def test_a_damaged_score_file_is_named(finished: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    victim = sorted((copy / "scores").glob("*.safetensors"))[0]
+    victim.write_bytes(victim.read_bytes()[:100])
+    with pytest.raises(DataError, match="damaged") as error:
+        recompute(copy)
+    assert victim.name in str(error.value)
