@@ -21,7 +21,8 @@ task = Task(
     finish=f"{_HERE}.module:finish",
     evaluate=f"{_HERE}.module:evaluate",
     predict=f"{_HERE}.predict:predict",
-    report=f"{_HERE}.evaluation:sections",
+    report=f"{_HERE}.plots:sections",
     check=f"{_HERE}.data:check",
+    exports={"onnx": f"{_HERE}.export:to_onnx"},
     presets={"default": {"trainer.max_epochs": 4, "trainer.precision": "auto"}, "demo": {}},
 )

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from renshu.report import Section, Table
 from renshu_tasks.segmentation import calibration, metrics
 from renshu_tasks.segmentation import fingerprint as fp
 from renshu_tasks.segmentation.case import IGNORE, Case
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from renshu_tasks.segmentation.data import SegmentationData
     from renshu_tasks.segmentation.module import Segmenter
 
-PURPOSE = "research use, not a medical device"
+PURPOSE = "Research use, not a medical device."
 _VOXELS = 20_000
 """Voxels a batch that calibration looks at, evenly spread."""
 
@@ -161,14 +160,3 @@ def _read_mask(file: Path, case: Case) -> np.ndarray:
 def write_json(file: Path, value: Any) -> None:
     """JSON without NaN and infinity, which other readers refuse."""
     file.write_text(json.dumps(value, indent=1, allow_nan=False), encoding="utf-8")
-
-
-def sections(run_dir: Path) -> list[Section]:
-    """A table of the figures by class."""
-    file = next(Path(run_dir).glob("evaluation/*/metrics.json"), None)
-    if file is None:
-        return []
-    found = json.loads(file.read_text(encoding="utf-8"))
-    names = ("dice", "hd95_mm", "nsd")
-    rows = [[one["class"], *(one[name]["value"] for name in names)] for one in found["per_class"]]
-    return [Section("Classes", [Table("Each class", ["class", *names], rows)], lead=PURPOSE)]

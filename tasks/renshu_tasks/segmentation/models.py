@@ -72,15 +72,15 @@ class Folded(nn.Module):
         size = [n // f for n, f in zip(image.shape[2:], self.fold, strict=True)]
         split = [n for pair in zip(size, self.fold, strict=True) for n in pair]
         blocks = image.reshape(*image.shape[:2], *split).permute(self._down)
-        return blocks.reshape(len(image), -1, *size)
+        return blocks.reshape(image.shape[0], -1, *size)
 
     def unfolded(self, logits: Tensor) -> Tensor:
         """[B, K · block, *size] → [B, K, *size · fold]; undoes `folded`."""
         size = logits.shape[2:]
         channels = logits.shape[1] // int(np.prod(self.fold))
-        blocks = logits.reshape(len(logits), channels, *self.fold, *size).permute(self._up)
+        blocks = logits.reshape(logits.shape[0], channels, *self.fold, *size).permute(self._up)
         whole = [n * f for n, f in zip(size, self.fold, strict=True)]
-        return blocks.reshape(len(logits), channels, *whole)
+        return blocks.reshape(logits.shape[0], channels, *whole)
 
 
 class DeeplySupervised(nn.Module):

@@ -13,6 +13,7 @@ from typing import Any
 from renshu.errors import ConfigError, DataError
 from renshu_tasks.segmentation.loading import load_case
 from renshu_tasks.segmentation.options import DataOptions
+from renshu_tasks.segmentation.privacy import safe_id
 from renshu_tasks.segmentation.readers import NIFTI, PICTURES, ending, stem
 from renshu_tasks.segmentation.records import PARTS, Record, Source, inside
 
@@ -33,12 +34,27 @@ def find(options: DataOptions) -> Source:
     if path.is_file() and path.suffix.lower() in (".csv", ".tsv"):
         from renshu_tasks.segmentation.manifest import from_csv
 
-        return with_patients(from_csv(path, options), options)
+        return _finished(from_csv(path, options), options)
     if not path.is_dir():
         raise DataError("the file is of no kind that can be read", where=path, allowed=_KINDS)
     if (path / "dataset.json").is_file() and (path / "imagesTr").is_dir():
-        return with_patients(from_nnunet(path, options), options)
-    return with_patients(from_folders(path, options), options)
+        return _finished(from_nnunet(path, options), options)
+    return _finished(from_folders(path, options), options)
+
+
+def _finished(source: Source, options: DataOptions) -> Source:
+    """With patients, and without a patient's name in the name of a case."""
+    source = with_patients(source, options)
+    records = [
+        dataclasses.replace(
+            record,
+            id=safe_id(record.id, series),
+            patient=safe_id(record.patient or record.id, series),
+        )
+        for record in source.records
+        for series in [record.images[0] if record.images[0].is_dir() else None]
+    ]
+    return dataclasses.replace(source, records=records)
 
 
 def from_folders(path: Path, options: DataOptions) -> Source:
