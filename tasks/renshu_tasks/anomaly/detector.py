@@ -161,7 +161,7 @@ class Detector(ABC):
 
     def load_arrays(self, arrays: dict[str, NDArray[Any]]) -> None:
         """Take over the arrays of a `State` of the same parameters."""
-        self.channels = int(arrays["channels"])
+        self.channels = int(arrays["channels"].item())
         self._restore(arrays)
 
     # --- what a subclass writes

@@ -11,10 +11,16 @@ _NOISE = 1e-10
 """A deviation below this share of the values' size is rounding, not signal."""
 
 
+def moments(values: Values) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and standard deviation of each column of [N, C]; of a constant one itself and 1."""
+    mean, found = values.mean(axis=0), values.std(axis=0)
+    constant = found <= _NOISE * np.abs(values).max(axis=0, initial=0)
+    return np.where(constant, values[0], mean), np.where(constant, 1.0, found)
+
+
 def deviation(values: Values) -> NDArray[np.float64]:
     """Standard deviation of each channel, float64 [C]; 1 for a channel that is constant."""
-    found = values.std(axis=0)
-    return np.where(found <= _NOISE * np.abs(values).max(axis=0, initial=0), 1.0, found)
+    return moments(values)[1]
 
 
 def z_normalise(windows: NDArray[np.float64], channels: int) -> NDArray[np.float64]:

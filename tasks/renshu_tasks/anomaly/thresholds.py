@@ -21,8 +21,16 @@ Kind = Literal["conformal", "spot", "dspot"]
 TAIL = 0.98
 """Level above which scores are the tail that SPOT fits (Siffer et al. 2017)."""
 
+LARGEST_BUDGET = (1 - TAIL) / 10
+"""Of SPOT: it learns from points without alarm, which must not cut the tail short."""
+
 DRIFT = 100
 """Points over which DSPOT averages."""
+
+PEAKS = 2000
+"""The newest excesses that SPOT keeps."""
+
+_GRID, _ZOOMS, _DRAWS = 24, 4, 50
 
 
 class Verdict(NamedTuple):
@@ -52,40 +60,65 @@ def conformal_threshold(scores: Scores, budget: float) -> float:
 
 
 def fit_tail(excesses: Scores) -> tuple[float, float]:
-    """Generalised Pareto shape ξ and scale σ of positive excesses, by maximum likelihood.
+    """Generalised Pareto shape ξ ≥ 0 and scale σ of positive excesses, by maximum likelihood.
 
-    Grimshaw 1993: the likelihood is that of one number θ = ξ / σ; it is searched over a grid and
-    refined. ξ = 0, the exponential tail, is among the candidates.
+    Grimshaw 1993: the likelihood is that of one number θ = ξ / σ. It is searched on grids, each
+    around the best of the one before. A tail with an end (ξ < 0) is not believed: with few
+    excesses it is fitted too often, and alarms come too often then.
     """
-    from scipy.optimize import minimize_scalar
-
-    mean, largest = float(excesses.mean()), float(excesses.max())
-
-    def negative(theta: float) -> float:
-        shape = float(np.log1p(theta * excesses).mean())
-        return math.log(shape / theta) + shape + 1 if shape / theta > 0 else math.inf
-
-    best, shape, scale = math.log(mean) + 1, 0.0, mean
-    low = -1 / largest
-    for left, right in ((low * (1 - 1e-8), low * 1e-4), (1e-4 / mean, 100 / mean)):
-        grid = -np.geomspace(-left, -right, 50) if left < 0 else np.geomspace(left, right, 50)
-        start = int(np.argmin([negative(theta) for theta in grid]))
-        around = grid[max(start - 1, 0)], grid[min(start + 1, 49)]
-        found = minimize_scalar(negative, bounds=around, method="bounded")
-        if found.fun < best:
-            best, shape = float(found.fun), float(np.log1p(found.x * excesses).mean())
-            scale = shape / float(found.x)
-    return shape, scale
+    mean = float(excesses.mean())
+    low, high = 1e-4 / mean, 1e2 / mean
+    for _ in range(_ZOOMS):
+        grid = np.geomspace(low, high, _GRID)
+        shapes = np.log1p(grid[:, None] * excesses).mean(axis=1)
+        losses = np.log(shapes / grid) + shapes + 1
+        place = int(losses.argmin())
+        low, high = grid[max(place - 1, 0)], grid[min(place + 1, _GRID - 1)]
+    if losses[place] < math.log(mean) + 1:
+        return float(shapes[place]), float(shapes[place] / grid[place])
+    return 0.0, mean
 
 
-def tail_threshold(level: float, excesses: Scores, count: int, budget: float) -> float:
-    """The score exceeded with probability `budget`, from `excesses` over `level` in `count`."""
+def honest_budget(shape: float, scale: float, count: int, share: float, budget: float) -> float:
+    """The budget to ask of the fitted tail, so that on average `budget` comes out.
+
+    The quantile of a tail that was fitted to few excesses is exceeded more often than asked. How
+    much is found by drawing such excesses from the fitted tail and fitting those (seeded).
+
+    Args:
+        shape, scale: of the fitted tail.
+        count: excesses that it was fitted to.
+        share: of the points, that exceed the level.
+        budget: share of the points that may exceed the threshold.
+    """
+    draws = np.random.default_rng(0).random((_DRAWS, count))
+    asked = budget * np.geomspace(1e-3, 1, 31)
+    rates = np.zeros(len(asked))
+    for drawn in draws:
+        fitted = fit_tail(_quantile(drawn, shape, scale))
+        rates += share * _survival(_quantile(asked / share, *fitted), shape, scale) / _DRAWS
+    return float(np.interp(budget, rates, asked))
+
+
+def _quantile(survival: Scores, shape: float, scale: float) -> Scores:
+    """The excess that is exceeded with these probabilities."""
+    if abs(shape) < 1e-9:
+        return -scale * np.log(survival)
+    return scale * (survival**-shape - 1) / shape
+
+
+def _survival(excess: Scores, shape: float, scale: float) -> Scores:
+    """The probability that these excesses are exceeded."""
+    if abs(shape) < 1e-9:
+        return np.exp(-excess / scale)
+    return np.maximum(1 + shape * excess / scale, 0.0) ** (-1 / shape)
+
+
+def tail_threshold(level: float, excesses: Scores, share: float, budget: float) -> float:
+    """The score exceeded with probability `budget`; a `share` of the points exceeds `level`."""
     if not len(excesses):
         return level
-    shape, scale = fit_tail(excesses)
-    ratio = budget * count / len(excesses)
-    step = -math.log(ratio) if abs(shape) < 1e-9 else (ratio**-shape - 1) / shape
-    return max(level + scale * step, level)
+    return max(level + float(_quantile(np.array(budget / share), *fit_tail(excesses))), level)
 
 
 @dataclass(frozen=True)
@@ -130,17 +163,17 @@ class Decision:
                 allowed=f"{2 * DRIFT} or more for {kind}",
                 mend="--training.threshold conformal, or a larger --data.val_share",
             )
-        if not 0 < budget < 1 - TAIL and kind != "conformal":
+        if budget > LARGEST_BUDGET and kind != "conformal":
             raise ConfigError(
-                f"a budget of {budget} is no tail",
+                f"a budget of {budget:g} is no tail",
                 where="training.false_alarms",
-                allowed=f"below {1 - TAIL:.2f} for {kind}",
+                allowed=f"up to {LARGEST_BUDGET:g} for {kind}; conformal takes any",
             )
         return cls(kind, budget, np.sort(scores), scores[-(DRIFT + 2000) :].copy(), release, hold)
 
-    def p_values(self, scores: Scores) -> Scores:
-        """Conformal p-values, float64 [T] in (0, 1]: uniform on normal points, or larger."""
-        above = len(self.normal) - np.searchsorted(self.normal, scores, side="left")
+    def p_values(self, scores: Scores | float) -> Scores:
+        """Conformal p-values, float64 of the same shape, in (0, 1]: uniform on normal points."""
+        above = len(self.normal) - self.normal.searchsorted(scores)
         return (above + 1) / (len(self.normal) + 1)
 
     def decider(self) -> Decider:
@@ -169,11 +202,16 @@ class Decider:
             self._drift.extend(decision.recent[-DRIFT:])
         self._level = float(np.quantile(known, TAIL))
         self._excesses = known[known > self._level] - self._level
-        self._count = len(known)
+        self._count, self._peaks = len(known), len(self._excesses)
+        self._budget = decision.budget
+        if self._peaks:
+            tail = *fit_tail(self._excesses), self._peaks, self._peaks / self._count
+            self._budget = honest_budget(*tail, decision.budget)
         self.threshold = self._from_tail()
 
     def _from_tail(self) -> float:
-        return tail_threshold(self._level, self._excesses, self._count, self.decision.budget)
+        share = self._peaks / self._count
+        return tail_threshold(self._level, self._excesses, share, self._budget)
 
     def update(self, score: float) -> Verdict:
         """One score → what is decided. spot and dspot learn from it if it raises no alarm."""
@@ -185,13 +223,13 @@ class Decider:
             self._learn(score - base)
         if self.decision.kind == "dspot" and not above:
             self._drift.append(score)
-        p_value = float(self.decision.p_values(np.array([score]))[0])
-        return Verdict(score, p_value, threshold, self._alarm)
+        return Verdict(score, float(self.decision.p_values(score)), threshold, self._alarm)
 
     def _learn(self, score: float) -> None:
         self._count += 1
         if score > self._level:
-            self._excesses = np.append(self._excesses, score - self._level)
+            self._peaks += 1
+            self._excesses = np.append(self._excesses, score - self._level)[-PEAKS:]
             self.threshold = self._from_tail()
 
     def _hysteresis(self, score: float, threshold: float, above: bool) -> None:

@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 
 from renshu_tasks.anomaly.detector import Scores
 from renshu_tasks.anomaly.detectors.refitted import RefittedDetector
-from renshu_tasks.anomaly.scaling import deviation
+from renshu_tasks.anomaly.scaling import moments
+
+_FARTHEST = 1e30
+"""Trees compare in float32; a deviation beyond counts as that."""
 
 
 @dataclass
@@ -37,13 +40,16 @@ class IForest(RefittedDetector):
     def fit_windows(self, windows: NDArray[np.float64]) -> None:
         from sklearn.ensemble import IsolationForest
 
-        self._mean, self._scale = windows.mean(axis=0), deviation(windows)
+        self._mean, self._scale = moments(windows)
         self._forest = IsolationForest(
             n_estimators=self.trees,
             max_features=min(self.features, windows.shape[1]) or 1.0,
             random_state=self.seed,
         )
-        self._forest.fit((windows - self._mean) / self._scale)
+        self._forest.fit(self._standardised(windows))
 
     def score_windows(self, windows: NDArray[np.float64]) -> Scores:
-        return -self._forest.score_samples((windows - self._mean) / self._scale)
+        return -self._forest.score_samples(self._standardised(windows))
+
+    def _standardised(self, windows: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.clip((windows - self._mean) / self._scale, -_FARTHEST, _FARTHEST)

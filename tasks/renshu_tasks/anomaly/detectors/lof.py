@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from renshu_tasks.anomaly.detector import Scores, align
 from renshu_tasks.anomaly.detectors.refitted import RefittedDetector
-from renshu_tasks.anomaly.scaling import deviation
+from renshu_tasks.anomaly.scaling import moments
 from renshu_tasks.anomaly.series import Values
 
 
@@ -35,7 +35,7 @@ class LOF(RefittedDetector):
     def fit_windows(self, windows: NDArray[np.float64]) -> None:
         from sklearn.neighbors import LocalOutlierFactor
 
-        self._mean, self._scale = windows.mean(axis=0), deviation(windows)
+        self._mean, self._scale = moments(windows)
         count = max(1, min(self.neighbours, len(windows) - 1))
         self._factor = LocalOutlierFactor(count, novelty=True)
         with warnings.catch_warnings():  # equal windows are normal in a periodic series

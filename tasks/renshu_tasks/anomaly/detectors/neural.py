@@ -16,7 +16,7 @@ from torch import Tensor
 from renshu.errors import ConfigError, DataError
 from renshu_tasks.anomaly.detector import Detector, Scores
 from renshu_tasks.anomaly.learner import BestWeights, Learner, Network
-from renshu_tasks.anomaly.scaling import deviation
+from renshu_tasks.anomaly.scaling import moments
 from renshu_tasks.anomaly.series import Values
 from renshu_tasks.anomaly.windows import loader, windows_of
 
@@ -84,7 +84,7 @@ class NeuralDetector(Detector):
 
     def fit_scaling(self, train: Values) -> None:
         """Mean and deviation of each channel, from the training part alone."""
-        self.centre, self.scale = train.mean(axis=0), deviation(train)
+        self.centre, self.scale = moments(train)
 
     def scaled(self, values: Values) -> Tensor:
         """float64 [T, C] → float32 [T, C] as the network wants it."""

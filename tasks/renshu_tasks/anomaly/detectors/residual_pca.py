@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from renshu.errors import ConfigError
 from renshu_tasks.anomaly.detector import Scores, WindowDetector, align, window_blocks
-from renshu_tasks.anomaly.scaling import deviation
+from renshu_tasks.anomaly.scaling import deviation, moments
 from renshu_tasks.anomaly.series import Values
 
 
@@ -48,7 +48,7 @@ class ResidualPCA(WindowDetector):
 
         shaped = windows.reshape(-1, self.channels)
         self.scale = np.tile(deviation(shaped), self.window)
-        self.mean = windows.mean(axis=0)
+        self.mean = moments(windows)[0]
         scaled = (windows - self.mean) / self.scale
         if not scaled.any():  # a constant training part: nothing is explained
             self.axes = np.zeros((1, windows.shape[1]))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from renshu_tasks.anomaly.detector import Scores, WindowDetector
-from renshu_tasks.anomaly.scaling import deviation
+from renshu_tasks.anomaly.scaling import moments
 
 
 @dataclass
@@ -33,7 +33,7 @@ class SubPCA(WindowDetector):
     def fit_windows(self, windows: NDArray[np.float64]) -> None:
         from sklearn.decomposition import PCA
 
-        self.mean, self.scale = windows.mean(axis=0), deviation(windows)
+        self.mean, self.scale = moments(windows)
         standardised = (windows - self.mean) / self.scale
         if not standardised.any():  # a constant training part has no direction
             self.axes, self.shares = np.zeros((1, windows.shape[1])), np.ones(1)
