@@ -20,11 +20,12 @@ from renshu.data import DataModule
 from renshu.errors import ConfigError, DataError, near
 from renshu.messages import say
 from renshu_tasks.text import audit, labels, models, sources, splits, table
-from renshu_tasks.text.batching import LengthBatches
+from renshu_tasks.text.batching import LengthBatches, padding_ratio
 from renshu_tasks.text.defaults import Defaults, describe_device, resolve
 from renshu_tasks.text.demo import FIVE_MINUTES
 from renshu_tasks.text.encode import IGNORED, Encoder, read_template
 from renshu_tasks.text.options import TextOptions
+from renshu_tasks.text.packing import PackedBatches, Packing
 from renshu_tasks.text.splits import Rows
 
 if TYPE_CHECKING:
@@ -121,13 +122,20 @@ class TextData(DataModule):
                 self.lengths[rows], None if budget else self.batch_size, budget, shuffle=shuffle
             )
             arguments = {"batch_sampler": batches}
+        collate: Any = self.collate
+        if self.options.pack and shuffle:
+            length = self.encoder.max_length
+            each = budget or self.batch_size * float(self.lengths[rows].double().mean())
+            packed = PackedBatches(self.lengths[rows], max(1, round(each / length)), length)
+            arguments = {"batch_sampler": packed}
+            collate = Packing(self.encoder.tokenizer.pad_token_id, length)
         workers = self.num_workers
         return DataLoader(
             self.samples(part),
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
-            collate_fn=self.collate,
+            collate_fn=collate,
             **arguments,
         )
 
@@ -203,12 +211,19 @@ class TextData(DataModule):
 
     def padding(self) -> float:
         """Padded over real tokens of an epoch of training; 1 is no padding."""
+        lengths = self.lengths[self.parts["train"]]
         loader = self.train_dataloader()
-        lengths = self.lengths[self.parts["train"]].numpy()
         with torch.random.fork_rng(devices=[]):
             batches = list(loader.batch_sampler)
-        padded = sum(len(batch) * int(lengths[batch].max()) for batch in batches)
-        return padded / max(sum(int(lengths[batch].sum()) for batch in batches), 1)
+        if not isinstance(loader.collate_fn, Packing):
+            return padding_ratio(lengths, batches)
+        rows = [loader.collate_fn.rows(lengths[batch].tolist()) for batch in batches]
+        widths = [
+            max(sum(lengths[batch][row]) for row in some)
+            for batch, some in zip(batches, rows, strict=True)
+        ]
+        padded = sum(len(some) * int(width) for some, width in zip(rows, widths, strict=True))
+        return padded / int(lengths.sum())
 
     def text(self, row: int) -> str:
         """A row's text as it is shown: words and messages joined."""

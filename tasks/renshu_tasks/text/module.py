@@ -126,7 +126,9 @@ class TextModel(Module):
         if "features" in batch:
             return self._shaped(models.last_linear(self.model)(batch["features"]))
         inputs = {name: batch[name] for name in _INPUTS if name in batch}
-        return self._shaped(self.model(**inputs).logits)
+        # Packed rows: transformers tells texts apart by their positions only without a cache.
+        packed = {"use_cache": False} if "position_ids" in batch else {}
+        return self._shaped(self.model(**inputs, **packed).logits)
 
     def _shaped(self, logits: Tensor) -> Tensor:
         return logits[..., 0] if self.head == "regression" else logits

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from renshu.errors import RunError
 from renshu.messages import say
+from renshu_tasks.text.packing import packed_equals_alone
 
 if TYPE_CHECKING:
     from renshu_tasks.text.data import TextData
@@ -42,6 +43,10 @@ def check(module: TextModel, data: TextData) -> float:
     together = [_real(module, batch, row) for row in range(len(samples))]
     worst = _compare(alone, together)
     _refuse(worst, alone, "padded", "no model whose logits depend on padding can be measured")
+    if data.options.pack:
+        packed = packed_equals_alone(module, [sample["input_ids"].tolist() for sample in samples])
+        _refuse(packed, alone, "packed", "they see one another")
+        worst = max(worst, packed)
     module.train(mode)
     return worst
 
@@ -65,6 +70,6 @@ def _refuse(worst: float, alone: list[Tensor], how: str, why: str) -> None:
             f"logits of {how} texts differ by {worst:.2g} from those of each text alone: {why}",
             where="checked on the training texts before the first step",
             allowed=f"up to {TOLERANCE * size:.2g}",
-            mend="--model.attention eager",
+            mend="--data.pack false" if how == "packed" else "--model.attention eager",
         )
     say(f"{how} texts give the logits of each text alone (difference {worst:.1e})")

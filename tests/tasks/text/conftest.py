@@ -31,12 +31,13 @@ def _said_anew() -> Iterator[None]:
 
 def characters(special: list[str], folder: Path, **names: str) -> Any:
     """A tokenizer with a token a printable character, saved and loaded as users would."""
-    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     vocabulary = {token: n for n, token in enumerate([*special, *string.printable])}
     core = Tokenizer(models.WordLevel(vocabulary, unk_token=special[0]))
     core.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    core.decoder = decoders.Fuse()
     if "cls_token" in names:
         cls, sep = names["cls_token"], names["sep_token"]
         core.post_processor = processors.TemplateProcessing(
@@ -49,8 +50,13 @@ def characters(special: list[str], folder: Path, **names: str) -> Any:
         core.post_processor = processors.TemplateProcessing(
             single=f"{bos} $A", special_tokens=[(bos, vocabulary[bos])]
         )
+    inputs = ["input_ids", "attention_mask", *(["token_type_ids"] if "cls_token" in names else [])]
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core, unk_token=special[0], model_max_length=128, **names
+        tokenizer_object=core,
+        unk_token=special[0],
+        model_max_length=128,
+        model_input_names=inputs,
+        **names,
     )
     tokenizer.save_pretrained(folder)
     return tokenizer

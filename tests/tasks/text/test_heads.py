@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from renshu.cli.table import read_table
 from renshu.seeds import seed_everything
 from renshu.trainer import Trainer
 from renshu_tasks.text import data as data_part
-from renshu_tasks.text import evaluation, folder, generation
+from renshu_tasks.text import folder, generation
 from renshu_tasks.text import module as parts
 from renshu_tasks.text.data import TextData
 from renshu_tasks.text.module import TextModel
@@ -104,25 +104,25 @@ def test_predictions_keep_the_order_of_the_file_and_come_from_the_checkpoint(
     for text, row in list(zip(texts, rows, strict=True))[::17]:
         probabilities = module.scaled(alone(module, data, text))[0]
         assert row["p_good"] == pytest.approx(float(probabilities[1]), abs=2e-6)
-    table = list(csv.DictReader((run / "evaluation/test/predictions.csv").open()))
+    table = list(read_table(run / "evaluation/test/predictions.csv"))
     assert len(table) == len(data.parts["test"])
 
 
 def test_several_labels(bert: Path, moods: Rows, write_jsonl: Write, tmp_path: Path) -> None:
     rows = [
-        {"text": r["text"], "label": [r["label"], *(["our"] if "our" in r["text"] else [])]}
-        for r in moods
+        {"text": r["text"], "label": [w for w in ("our", "fine") if w in r["text"]]} for r in moods
     ]
     options = options_of(write_jsonl(rows), bert, data={"multi_label": True})
-    module, data, run = train(options, tmp_path, epochs=8)
+    module, data, run = train(options, tmp_path, epochs=15)
     found = figures(run)
     assert found["accuracy"]["value"] > 0.9
-    assert set(data.classes) == {"bad", "good", "our"}
-    assert module.thresholds.shape == (3,)
+    assert data.classes == ["fine", "our"]
+    assert [part["support"] > 0 for part in found["per_class"]] == [True, True]
+    assert module.thresholds.shape == (2,)
 
 
 def test_pairs(bert: Path, write_jsonl: Write, tmp_path: Path) -> None:
-    words = "cat dog cow hen fox owl bee ant elk yak".split()
+    words = ("cat", "dog", "cow", "hen", "fox", "owl", "bee", "ant", "elk", "yak")
     rows = [
         {"text": f"a {a}", "other": f"a {b}", "label": "same" if a == b else "no"}
         for a in words
@@ -132,7 +132,7 @@ def test_pairs(bert: Path, write_jsonl: Write, tmp_path: Path) -> None:
     options = options_of(
         write_jsonl(rows), bert, data={"pair_column": "other", "allow_overlap": True}
     )
-    module, data, run = train(options, tmp_path, epochs=1)
+    _, data, run = train(options, tmp_path, epochs=1)
     batch = next(iter(data.val_dataloader()))
     assert set(batch["token_type_ids"].unique().tolist()) == {0, 1}
     assert figures(run)["samples"] == len(data.parts["test"])
@@ -179,7 +179,7 @@ def test_entities(bert: Path, tmp_path: Path) -> None:
     """# pains/text_serving.md row 35"""
     file = conll(tmp_path / "people.conll", people())
     options = options_of(file, bert, "tokens")
-    module, data, run = train(options, tmp_path, epochs=6)
+    module, _, run = train(options, tmp_path, epochs=6)
     found = figures(run)
     assert found["entity_f1"]["value"] > 0.9
     text = "  then  Bob Ray met the crew, and Eve Orr!"
@@ -213,7 +213,7 @@ def test_a_chat_model_repeats_20_answers_and_stops_by_itself(
     options = options_of(
         write_jsonl(rows), llama, "causal", data={"allow_overlap": True, "batch_size": 20}
     )
-    module, data, run = train(options, tmp_path, epochs=150)
+    module, _, run = train(options, tmp_path, epochs=150)
     assert module.reader.tokenizer.pad_token_id == module.reader.tokenizer.eos_token_id
     prompts = [module.reader.prompt(row["messages"][:1]) for row in chats()]
     answers = generation.generate(module, prompts, 30)
@@ -224,7 +224,7 @@ def test_a_chat_model_repeats_20_answers_and_stops_by_itself(
 def test_plain_text(llama: Path, tmp_path: Path) -> None:
     file = tmp_path / "lines.txt"
     file.write_text("".join(f"{n} and {n} is {2 * n}\n" for n in range(60)))
-    module, data, run = train(options_of(file, llama, "causal"), tmp_path, epochs=3)
+    _, data, run = train(options_of(file, llama, "causal"), tmp_path, epochs=3)
     found = figures(run)
     assert found["perplexity"]["value"] == pytest.approx(np.exp(found["loss"]["value"]))
     assert found["perplexity"]["value"] < 40  # of 103 characters, after 3 epochs
@@ -241,7 +241,7 @@ def test_vectors_of_pairs(bert: Path, write_jsonl: Write, tmp_path: Path) -> Non
         data={"pair_column": "pair"},
         training={"contrast": 0.1},
     )
-    module, data, run = train(options, tmp_path, epochs=20)
+    _, _, run = train(options, tmp_path, epochs=20)
     found = figures(run)
     assert found["recall_at_5"]["value"] >= 0.5
     assert found["mrr"]["value"] <= 1
@@ -270,8 +270,4 @@ def test_the_report_and_the_folder_of_a_run(
     titles = [section.title for section in plots.sections(run)]
     assert titles[:3] == ["Classes", "Texts", "Confusion"]
     assert {"Mistakes", "Examples", "Calibration", "Abstention"} <= set(titles)
-    network, tokenizer, facts = folder.load(run / "hf")
-    assert facts["max_length"] == 128
-    assert evaluation.MISTAKES >= len(
-        json.loads((run / "evaluation/test/mistakes.json").read_text())
-    )
+    assert folder.load(run / "hf")[2]["max_length"] == 128
