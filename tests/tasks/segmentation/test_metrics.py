@@ -225,11 +225,19 @@ def test_other_classes_do_not_disturb_a_class() -> None:
         ({"spacing": (1.0, math.nan, 1.0)}, "3 positive lengths"),
         ({"tolerance_mm": -1.0}, "tolerance"),
         ({"definition": "monia"}, "did you mean 'monai'"),
+        ({"figures": ["dise"]}, "did you mean 'dice'"),
     ],
 )
 def test_wrong_arguments_are_refused(change: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         only(blob(1), blob(2), **change)
+
+
+def test_figures_can_be_chosen() -> None:
+    every = only(blob(1), blob(2))
+    for figure in metrics.FIGURES:
+        row = only(blob(1), blob(2), figures=[figure])
+        assert row == {k: v for k, v in every.items() if k not in metrics.FIGURES or k == figure}
 
 
 def test_masks_of_other_shape_or_kind_are_refused() -> None:

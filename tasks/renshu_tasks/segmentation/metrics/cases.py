@@ -21,6 +21,14 @@ FIGURES = ("dice", "iou", "hd95_mm", "asd_mm", "nsd", "lesion_f1", "volume_error
 
 TOLERANCE_MM = 1.0
 
+_STATES = {
+    (True, True): "present",
+    (True, False): "invented",
+    (False, True): "missed",
+    (False, False): "absent",
+}
+"""By whether the class is in the prediction, and in the reference."""
+
 Row = dict[str, Any]
 Labels = NDArray[np.integer[Any]]
 
@@ -33,6 +41,7 @@ def case_metrics(
     classes: Mapping[int, str],
     tolerance_mm: float = TOLERANCE_MM,
     definition: str = "monai",
+    figures: Sequence[str] = FIGURES,
 ) -> list[Row]:
     """The figures of one case.
 
@@ -44,20 +53,23 @@ def case_metrics(
             that nobody looked for in this case.
         tolerance_mm: distance up to which two surfaces agree, of the normalised surface Dice.
         definition: name in DEFINITIONS of how surfaces are measured.
+        figures: which of FIGURES; surfaces and lesions cost more than all the others.
 
     Returns:
-        A row a class: class, state, the FIGURES, predicted_ml, reference_ml. The state is
+        A row a class: class, state, the figures, predicted_ml, reference_ml. The state is
         "present"; "absent" (in neither mask: every figure is None, no case for a mean); "missed"
         (reference only) or "invented" (prediction only): their overlaps are 0, their distances the
         diagonal of the image, their volume error 2, so that they make every mean worse.
 
     Raises:
         DataError: shapes differ, or one holds no whole numbers.
-        ConfigError: spacing, tolerance or definition is none.
+        ConfigError: spacing, tolerance, definition or a figure is none.
     """
     prediction, reference = _checked(prediction, reference, spacing, tolerance_mm)
     if definition not in DEFINITIONS:
         raise unknown("definition of surface figures", definition, DEFINITIONS)
+    if strange := [name for name in figures if name not in FIGURES]:
+        raise unknown("figure", strange[0], FIGURES)
     ignored = reference == IGNORE
     if ignored.any():
         prediction = np.where(ignored, reference, prediction)
@@ -72,11 +84,18 @@ def case_metrics(
         box = _union(boxes[0][number - 1], boxes[1][number - 1])
         masks = (prediction[box] == number, reference[box] == number)
         counts = [int(np.count_nonzero(mask)) for mask in masks]
-        figures = _figures(*masks, counts, spacing, tolerance_mm, DEFINITIONS[definition], diagonal)
-        volumes = [None if voxel_ml is None else count * voxel_ml for count in counts]
-        rows.append(
-            {"class": name, **figures, "predicted_ml": volumes[0], "reference_ml": volumes[1]}
-        )
+        state = _STATES[counts[0] > 0, counts[1] > 0]
+        values: Row = dict.fromkeys(figures)
+        if state == "present":
+            values = _figures(
+                *masks, counts, spacing, tolerance_mm, DEFINITIONS[definition], figures
+            )
+        elif state != "absent":
+            worst = {"hd95_mm": diagonal, "asd_mm": diagonal, "volume_error": 2.0}
+            values = {name: worst.get(name, 0.0) for name in figures}
+        predicted, expected = (None if voxel_ml is None else n * voxel_ml for n in counts)
+        volumes = {"predicted_ml": predicted, "reference_ml": expected}
+        rows.append({"class": name, "state": state, **values, **volumes})
     return rows
 
 
@@ -118,23 +137,22 @@ def _figures(
     spacing: Sequence[float],
     tolerance_mm: float,
     definition: Definition,
-    diagonal: float,
+    wanted: Sequence[str],
 ) -> Row:
-    if not any(counts):
-        return {"state": "absent"} | dict.fromkeys(FIGURES)
-    if not all(counts):
-        worst = {"hd95_mm": diagonal, "asd_mm": diagonal, "volume_error": 2.0}
-        state = "missed" if counts[1] else "invented"
-        return {"state": state} | dict.fromkeys(FIGURES, 0.0) | worst
+    """The figures of a structure that is in both masks."""
     both = int(np.count_nonzero(prediction & reference))
-    surfaces = measure(prediction, reference, spacing, definition.elements)
-    return {
-        "state": "present",
+    found = {
         "dice": 2 * both / sum(counts),
         "iou": both / (sum(counts) - both),
-        "hd95_mm": definition.hd95(surfaces),
-        "asd_mm": definition.asd(surfaces),
-        "nsd": nsd(surfaces, tolerance_mm),
-        "lesion_f1": lesion_f1(prediction, reference),
         "volume_error": 2 * abs(counts[0] - counts[1]) / sum(counts),
     }
+    if not {"hd95_mm", "asd_mm", "nsd"}.isdisjoint(wanted):
+        surfaces = measure(prediction, reference, spacing, definition.elements)
+        found |= {
+            "hd95_mm": definition.hd95(surfaces),
+            "asd_mm": definition.asd(surfaces),
+            "nsd": nsd(surfaces, tolerance_mm),
+        }
+    if "lesion_f1" in wanted:
+        found["lesion_f1"] = lesion_f1(prediction, reference)
+    return {name: found[name] for name in wanted}
