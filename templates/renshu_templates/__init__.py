@@ -10,5 +10,8 @@ from renshu_templates.template import Template
 
 _HERE = Path(__file__).parent
 
+anomaly = Template(_HERE / "anomaly")
 blank = Template(_HERE / "blank")
 image_classification = Template(_HERE / "image_classification")
+segmentation = Template(_HERE / "segmentation")
+text = Template(_HERE / "text")

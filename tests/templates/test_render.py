@@ -50,12 +50,13 @@ def files_of(template: Template, **answers: object) -> Files:
 
 def test_the_files_are_those_that_were_chosen_and_no_others(template: Template) -> None:
     """Both ways: each option brings its own files and leaves all others."""
-    assert files_of(template, **OFF).keys() == CORE
+    core = CORE | set(template.about["test"].get("files", ()))
+    assert files_of(template, **OFF).keys() == core
     for key, files in CHOSEN.items():
         more = {"docker": "cpu"} if key == "kubernetes" else {}
         brought = files | (CHOSEN["docker"] if more else set())
-        assert files_of(template, **OFF | more | {key: ON[key]}).keys() == CORE | brought, key
-    assert files_of(template, **ON).keys() == CORE.union(*CHOSEN.values())
+        assert files_of(template, **OFF | more | {key: ON[key]}).keys() == core | brought, key
+    assert files_of(template, **ON).keys() == core.union(*CHOSEN.values())
 
 
 def read_all(files: Files) -> dict[str, Any]:

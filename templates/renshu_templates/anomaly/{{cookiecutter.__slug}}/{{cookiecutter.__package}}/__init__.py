@@ -1,0 +1,1 @@
+"""{{ cookiecutter.name }}: which points of a time series are not as usual."""

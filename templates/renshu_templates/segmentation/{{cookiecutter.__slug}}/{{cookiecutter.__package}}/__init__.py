@@ -1,0 +1,1 @@
+"""{{ cookiecutter.name }}: which structure each voxel of a scan belongs to."""

@@ -1,0 +1,1 @@
+../../../_shared/tree/config.py

@@ -1,0 +1,1 @@
+"""{{ cookiecutter.name }}: which label a text has."""
