@@ -121,7 +121,7 @@ def test_constant_huge_and_short_series() -> None:
 
 
 def test_what_the_archives_are_known_for() -> None:
-    """Wu and Keogh: the archive's series of this family fall to one line; NAB's labels are dense."""
+    """Wu and Keogh: UCR's series of this family fall to one line; NAB's labels are dense."""
     if not (DATA / "nab").is_dir():
         pytest.skip(f"no {DATA / 'nab'}")
     from renshu_tasks.anomaly.bench import sources

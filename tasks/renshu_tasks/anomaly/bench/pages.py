@@ -50,7 +50,8 @@ def write_page(folder: Path, name: str, series: Series, rows: Sequence[Row]) -> 
 _LEAD = (
     "Drag to zoom, double click to see all. Darker stretches are labelled, lighter ones the buffer"
     " of the widest window of VUS. Each detector's first run; scores are scaled to 0 to 1 for the"
-    " picture, which changes no figure. Baselines are drawn when their name is clicked."
+    " picture, which changes no figure. Beside others, baselines are drawn when their name is"
+    " clicked."
 )
 
 
@@ -60,10 +61,11 @@ def _chart(folder: Path, series: Series, rows: Sequence[Row], window: int) -> Ch
         for i, name in enumerate(series.channels[:CHANNELS])
     ]
     first = {row["detector"]: row for row in reversed(rows) if row["seed"] == 0}
+    learned = first.keys() - set(TRIVIAL)
     for detector, row in sorted(first.items()):
         scores, _ = read_scores(folder, row["key"])
         places = np.arange(series.train_end, len(series))
-        hidden = {"visible": "legendonly"} if detector in TRIVIAL else {}
+        hidden = {"visible": "legendonly"} if learned and detector in TRIVIAL else {}
         traces.append(_line(detector, places, _unit(scores), "y2") | hidden)
     shapes = [
         _span(low, high, opacity)
