@@ -40,11 +40,10 @@ def build_network(plan: Plan, weights: str | None = None) -> nn.Module:
 def load_file(network: nn.Module, file: Path) -> None:
     """Weights from a .safetensors file; raises ConfigError where they are another network's."""
     from safetensors import SafetensorError
-    from safetensors.torch import load_file as read
+    from safetensors.torch import load_model  # MONAI's networks name a tensor twice
 
     try:
-        state = read(file)
-        network.load_state_dict(state)
+        load_model(network, file)
     except (OSError, SafetensorError, RuntimeError) as error:
         said = str(error).split("\n")[0]
         raise ConfigError(f"the weights do not fit: {said}", where=file) from error
