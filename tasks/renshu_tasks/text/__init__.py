@@ -22,6 +22,7 @@ task = Task(
     evaluate=f"{_HERE}.module:evaluate",
     predict=f"{_HERE}.predict:predict",
     report=f"{_HERE}.plots:sections",
+    exports={"hf": f"{_HERE}.export:to_hf", "onnx": f"{_HERE}.export:to_onnx"},
     presets={
         "default": {
             "trainer.max_epochs": 2,
