@@ -452,7 +452,7 @@ class Encoded(torch.utils.data.Dataset[dict[str, Any]]):
 
 
 class Lists:
-    """A column of lists of numbers, read from the mapped file row by row without a copy."""
+    """A column of lists of numbers, read from the mapped file row by row."""
 
     def __init__(self, encoded: Dataset, name: str) -> None:
         self.chunks = encoded.data.table.column(name).chunks
@@ -462,7 +462,7 @@ class Lists:
     def __getitem__(self, row: int) -> np.ndarray:
         """Int32 [L]."""
         number = int(np.searchsorted(self.starts, row, side="right")) - 1
-        return np.asarray(self.chunks[number][row - int(self.starts[number])].values)
+        return np.array(self.chunks[number][row - int(self.starts[number])].values)
 
 
 class Padding:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -272,7 +273,7 @@ def _fit_head(model: nn.Module, old: list[str], classes: list[str]) -> None:
 def _prepare(model: nn.Module, options: ModelOptions, training: TrainingOptions) -> nn.Module:
     """Low-rank updates, frozen parts and recomputation, as asked."""
     if training.checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.activation_checkpointing_enable()
         model.config.use_cache = False
     if training.tune == "lora":
         return _lora(model, options)
@@ -296,7 +297,9 @@ def _lora(model: nn.Module, options: ModelOptions) -> nn.Module:
         else sorted(head_names(model)),
     )
     try:
-        return peft.get_peft_model(model, config)
+        with warnings.catch_warnings():  # peft asks transformers under names that it gave up
+            warnings.simplefilter("ignore", FutureWarning)
+            return peft.get_peft_model(model, config)
     except ValueError as error:
         raise ConfigError(
             str(error).splitlines()[0],

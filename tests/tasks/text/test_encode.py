@@ -51,7 +51,7 @@ def test_exactly_the_answers_carry_labels(llama: Path, template: str | None) -> 
     if template:
         reader.tokenizer.chat_template = template
     ids, labels = reader.chat(TALK)
-    runs = [reader.tokenizer.decode([i for i in run]) for run in _runs(labels)]
+    runs = [reader.tokenizer.decode(run) for run in _runs(labels)]
     assert runs == ["2</s>", " yes </s>"]
     assert len(ids) == len(labels)
 
