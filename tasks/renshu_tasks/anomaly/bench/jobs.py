@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import time
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +54,12 @@ class Job:
     code: str
     commit: str
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The same for the same series, labels, detector, seed, settings and code."""
-        parts = dataclasses.asdict(self) | {"folder": "", "commit": ""}
-        text = json.dumps(parts, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:20]
+        data = (self.source.name, self.source.stamp, self.source.part)
+        parts = (data, self.detector, self.seed, self.mode, self.budget, self.code)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:20]
 
     def row(self) -> Row:
         """What is known of the job before it runs."""
