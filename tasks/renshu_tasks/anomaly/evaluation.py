@@ -172,8 +172,11 @@ def measure(outcome: Outcome, data: SeriesData) -> dict[str, Any]:
 
 
 def _false_alarms(outcome: Outcome) -> float | None:
-    labels = outcome.series.labels
-    found = false_alarms_a_day(labels, outcome.alarms, outcome.series.period)
+    labels, period = outcome.series.labels, outcome.series.period
+    assert labels is not None
+    if not labels.any():
+        return len(events_of(outcome.alarms.astype(np.uint8))) / (len(labels) * period / 86_400)
+    found = false_alarms_a_day(labels, outcome.alarms, period)
     return found if np.isfinite(found) else None
 
 

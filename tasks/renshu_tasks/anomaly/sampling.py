@@ -52,7 +52,7 @@ class Placer:
         else:
             counts = np.diff(joined) / self.period
             counts[0] = 1 if first else counts[0]
-            self._check_period(counts)
+            self._check_period(counts, len(counts) - first)
             found = before[1] + np.cumsum(np.maximum(np.rint(counts), 1))
             last = float(found[-1])
         if last - before[1] > _LARGEST_STRETCH:
@@ -86,12 +86,12 @@ class Placer:
                 mend="sort the rows and merge those of one time, or --data.sampling rows",
             )
 
-    def _check_period(self, counts: Floats) -> None:
+    def _check_period(self, counts: Floats, steps: int) -> None:
         off = np.abs(counts - np.maximum(np.rint(counts), 1)) > _TOLERANCE
         if off.any():
             row = int(off.argmax())
             raise DataError(
-                f"the sampling is irregular: {int(off.sum())} of {len(counts)} steps are no"
+                f"the sampling is irregular: {int(off.sum())} of {steps} steps are no"
                 f" multiple of {self.period:g} s; the first is {counts[row] * self.period:g} s",
                 where=self._row(row),
                 allowed=f"one period, give or take {_TOLERANCE:.0%}, with gaps",
@@ -102,7 +102,7 @@ class Placer:
 
 def on_grid(values: Values, places: Ints, points: int) -> Values:
     """Rows [N, C] → points [T, C]: the mean of the rows of a point, NaN where there is none."""
-    if len(values) == points:
+    if np.array_equal(places, np.arange(points)):
         return values
     known = np.isfinite(values)
     sums = np.zeros((points, values.shape[1]))

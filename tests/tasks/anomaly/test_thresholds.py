@@ -78,14 +78,14 @@ def test_a_tail_with_an_end_is_not_believed():
     assert fit_tail(stats.uniform.rvs(size=500, random_state=1))[0] == 0
 
 
-def test_dspot_follows_a_drift_and_spot_does_not():
+def test_dspot_follows_a_drift_and_a_fixed_threshold_does_not():
     rng = np.random.default_rng(3)
     scores = np.abs(rng.normal(size=3000)) + np.r_[np.zeros(2000), np.linspace(0, 8, 1000)]
     alarms = {}
-    for kind in ("spot", "dspot"):
+    for kind in ("conformal", "dspot"):
         decision = Decision.fit(scores[:2000], kind, 1e-3)
         alarms[kind] = decide(decision, scores[2000:])[1].mean()
-    assert alarms["dspot"] < 0.01 < 0.2 < alarms["spot"]
+    assert alarms["dspot"] < 0.01 < 0.5 < alarms["conformal"]
 
 
 def test_spot_goes_on_learning_from_normal_points():

@@ -1,0 +1,171 @@
+"""Streams and files of any length: the same verdicts in pieces, bounded memory, replay."""
+
+from __future__ import annotations
+
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn", reason='needs pip install "renshu[anomaly]"')
+pytest.importorskip("pandas", reason='needs pip install "renshu[anomaly]"')
+
+from renshu.errors import DataError
+from renshu_tasks.anomaly.module import AnomalyDetector
+from renshu_tasks.anomaly.online import Online, latencies, replay
+from renshu_tasks.anomaly.options import AnomalyOptions
+from renshu_tasks.anomaly.predict import predict
+from renshu_tasks.anomaly.sampling import Holder, Placer
+from renshu_tasks.anomaly.thresholds import Decision, decide
+
+
+def trained(wave, name: str = "residual_pca", **told) -> AnomalyDetector:
+    """A detector of one channel "v" with a threshold."""
+    parameters = {"window": 20} if name != "difference" else {}
+    module = AnomalyDetector(name, parameters, ["v"], **told)
+    x = wave(700)
+    module.detector.fit(x[:500])
+    module.decision = Decision.fit(module.detector.score(x, causal=True)[500:], "spot", 0.001)
+    return module
+
+
+def assert_same(rows, expected: list[dict]) -> None:
+    """The same rows, with scores equal to 1e-9."""
+    rows = list(rows)
+    assert [row["row"] for row in rows] == [row["row"] for row in expected]
+    assert [row["alarm"] for row in rows] == [row["alarm"] for row in expected]
+    for key in ("time", "score", "p_value", "threshold"):
+        found, known = ([row[key] for row in one] for one in (rows, expected))
+        np.testing.assert_allclose(found, known, atol=1e-9, rtol=0)
+
+
+def test_online_verdicts_are_those_of_the_batch(wave):
+    module, x = trained(wave), wave(300, seed=3)
+    x[200] += 5
+    scores = module.detector.score(x, causal=True)
+    thresholds, alarms = decide(module.decision, scores)
+    online = Online(module)
+    verdicts = [online.update(value) for value in x]
+    np.testing.assert_allclose([v.score for v in verdicts], scores, atol=1e-9)
+    np.testing.assert_allclose([v.threshold for v in verdicts], thresholds, rtol=1e-9)
+    assert [v.alarm for v in verdicts] == alarms.tolist() and alarms[200:].any()
+
+
+def test_a_file_in_pieces_has_the_same_rows(wave, write_csv, monkeypatch):
+    module = trained(wave, period=1.0, sampling="grid")
+    times = np.delete(np.arange(400.0), [50, 51, 200])  # gaps hold the value before
+    values = wave(397, seed=4)[:, 0]
+    values[[10, 90, 91]] = np.nan
+    file = write_csv({"time": times, "v": values})
+    whole = list(predict(module, [file], AnomalyOptions()))
+    assert len(whole) == 397 and [row["row"] for row in whole] == list(range(1, 398))
+    for size in (1, 7, 90):
+        monkeypatch.setattr("renshu_tasks.anomaly.tables.read_rows.__defaults__", (size,))
+        assert_same(predict(module, [file], AnomalyOptions()), whole)
+
+
+def test_rows_of_one_period_share_a_verdict(wave, write_csv, monkeypatch):
+    module = trained(wave, period=10.0, sampling="mean")
+    times = np.sort(np.random.default_rng(0).uniform(0, 3000, 900))
+    file = write_csv({"time": times, "v": wave(900)[:, 0]})
+    whole = list(predict(module, [file], AnomalyOptions()))
+    assert len(whole) == 900
+    places = np.floor((times - times[0]) / 10).astype(int)
+    for a, b, one, two in zip(whole, whole[1:], places, places[1:], strict=False):
+        assert (one != two) or a["score"] == b["score"]
+    for size in (1, 13):
+        monkeypatch.setattr("renshu_tasks.anomaly.tables.read_rows.__defaults__", (size,))
+        assert_same(predict(module, [file], AnomalyOptions()), whole)
+
+
+def test_each_file_is_a_series_of_its_own(wave, write_csv):
+    module = trained(wave)
+    one = write_csv({"v": wave(100)[:, 0]}, "1.csv")
+    two = write_csv({"v": wave(100, seed=5)[:, 0]}, "2.csv")
+    both = list(predict(module, [one, two], AnomalyOptions()))
+    assert both[100:] == list(predict(module, [two], AnomalyOptions()))
+    assert both[100]["row"] == 1 and both[100]["file"].endswith("2.csv")
+
+
+def test_a_file_shorter_than_the_window_has_scores_of_0(wave, write_csv):
+    rows = list(predict(trained(wave), [write_csv({"v": wave(12)[:, 0]})], AnomalyOptions()))
+    assert [row["score"] for row in rows] == [0.0] * 12 and not any(row["alarm"] for row in rows)
+
+
+def test_errors_name_the_row_in_the_file_not_in_the_piece(wave, write_csv, monkeypatch):
+    module = trained(wave, period=1.0, sampling="grid")
+    monkeypatch.setattr("renshu_tasks.anomaly.tables.read_rows.__defaults__", (50,))
+    times = np.arange(300.0)
+    times[177] = times[176]
+    with pytest.raises(DataError, match="row 178"):
+        list(predict(module, [write_csv({"time": times, "v": 0.0})], AnomalyOptions()))
+    values = ["0.5"] * 300
+    values[222] = "x"
+    with pytest.raises(DataError, match="row 223"):
+        list(predict(module, [write_csv({"time": range(300), "v": values})], AnomalyOptions()))
+
+
+def test_memory_does_not_grow_with_the_file(wave, tmp_path, monkeypatch):
+    module = trained(wave, "difference")
+    monkeypatch.setattr("renshu_tasks.anomaly.tables.read_rows.__defaults__", (5000,))
+    peaks = []
+    for rows in (20_000, 60_000):
+        file = tmp_path / f"{rows}.csv"
+        file.write_text("v\n" + "0.25\n0.5\n" * (rows // 2))
+        tracemalloc.start()
+        assert sum(1 for _ in predict(module, [file], AnomalyOptions())) == rows
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 2e6  # 40,000 rows more are 20 MB
+
+
+@pytest.mark.nightly
+def test_ten_million_rows(wave, tmp_path):
+    module = trained(wave, "difference")
+    file = tmp_path / "long.csv"
+    with file.open("w") as out:
+        out.write("v\n")
+        for _ in range(100):
+            out.write("0.25\n0.5\n" * 50_000)
+    tracemalloc.start()
+    rows = sum(1 for _ in predict(module, [file], AnomalyOptions()))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert rows == 10_000_000 and peak < 500e6
+
+
+def test_a_replay_gives_every_point_with_its_latency(wave, write_csv):
+    module = trained(wave)
+    values = wave(60)
+    found = list(replay(module, write_csv({"v": values[:, 0]})))
+    assert [one.row for one in found] == list(range(60))
+    expected = module.detector.score(values, causal=True)
+    np.testing.assert_allclose([one.verdict.score for one in found], expected, atol=1e-9)
+    told = latencies([one.seconds for one in found])
+    assert 0 < told["median_ms"] <= told["p99_ms"] <= told["max_ms"] < 1000
+
+
+def test_a_replay_keeps_its_speed(wave, write_csv):
+    file = write_csv({"time": np.arange(30.0) * 60, "v": wave(30)[:, 0]})
+    start = time.perf_counter()
+    assert len(list(replay(trained(wave), file, speed=6000))) == 30
+    assert time.perf_counter() - start >= 0.28  # 29 minutes at 6000 times
+
+
+def test_gaps_are_counted_over_pieces():
+    whole = np.array([1.0, *[np.nan] * 6, 2.0])[:, None]
+    holder = Holder(6, "x")
+    pieces = [holder.feed(part)[0] for part in np.split(whole, [3, 5])]
+    assert np.concatenate(pieces)[:, 0].tolist() == [1] * 7 + [2]
+    holder = Holder(5, "x")
+    with pytest.raises(DataError, match="a gap of 6 points"):
+        [holder.feed(part) for part in np.split(whole, [3, 7])]
+
+
+def test_places_go_on_over_pieces():
+    placer, times = Placer(1.0, False, "x"), np.array([0.0, 1.02, 2.0, 5.0, 6.0])
+    pieces = [placer.places(part) for part in np.split(times, [2, 3])]
+    assert np.concatenate(pieces).tolist() == [0, 1, 2, 5, 6]
+    with pytest.raises(DataError, match="row 6"):
+        placer.places(np.array([6.0]))
