@@ -256,3 +256,18 @@ def test_512_cubed_takes_seconds() -> None:  # pains/medical.md row 23
     row = only(np.roll(reference, 3, 1), reference, spacing=(1, 1, 1))
     assert time.perf_counter() - start < 15  # five alone, here with others on the machine
     assert row["hd95_mm"] == pytest.approx(3, abs=0.2)
+
+
+@pytest.mark.parametrize("spacing", [(1.5, 0.8, 0.8), (1, 1, 1), (0.5, 0.5, 3.0), (3.0, 0.5, 0.5)])
+@pytest.mark.parametrize("far", [False, True])
+def test_nearest_distances_are_exact(spacing: tuple[float, ...], far: bool) -> None:
+    """Against all pairs: near ones from the lines around, far ones beyond their reach."""
+    from renshu_tasks.segmentation.metrics.surfaces import nearest
+
+    rng = np.random.default_rng(0)
+    points, others = rng.integers(0, 40, (200, 3)), rng.integers(0, 40, (300, 3))
+    others[:, 0] += 60 * far
+    apart = (points[:, None] - others[None]) * np.array(spacing)
+    assert nearest(points, others, spacing) == pytest.approx(
+        np.sqrt((apart**2).sum(-1)).min(1), abs=1e-12
+    )
