@@ -65,9 +65,10 @@ def load_template() -> tuple[NDArray[np.float32], NDArray[np.int16], NDArray[np.
     import nibabel
 
     scans = {name: nibabel.load(file) for name, file in template_files().items()}
-    t1, grey, white = (np.asarray(scans[name].dataobj, np.float32) for name in ("t1", "gm", "wm"))
-    grey, white = grey / 255, white / 255  # bytes that stand for 0 to 1
-    tissue = np.argmax(np.stack([1 - grey - white, grey, white]), axis=0).astype(np.int16)
+    t1 = np.asarray(scans["t1"].dataobj, np.float32)
+    # Bytes that stand for 0 to 1: whole numbers, so that equal shares stay equal.
+    grey, white = (np.asarray(scans[name].dataobj, np.int16) for name in ("gm", "wm"))
+    tissue = np.argmax(np.stack([255 - grey - white, grey, white]), axis=0).astype(np.int16)
     return t1, np.where(t1 > 0, tissue + 1, 0).astype(np.int16), scans["t1"].affine
 
 

@@ -29,6 +29,9 @@ _WIDEST = 320
 _ANISOTROPIC = 3.0
 """Ratio of the coarsest spacing to the finest from which the coarse axis is kept coarser."""
 
+_LEAST_LEVELS = 3
+"""Of MONAI's DynUNet."""
+
 _MAPS = 14
 """Feature maps of a level that a training step keeps, in units of the level's channels: two
 convolutions with norm and activation on both sides, the concatenation, and their gradients."""
@@ -368,6 +371,8 @@ def _fold(
 def _divisible(patch: Sequence[int], divisor: Sequence[int], asked: bool) -> tuple[int, ...]:
     """The patch rounded up to what the network can halve; one that was asked for is not changed."""
     rounded = tuple(math.ceil(p / d) * d for p, d in zip(patch, divisor, strict=True))
+    if not asked and rounded == tuple(divisor):
+        rounded = (2 * rounded[0], *rounded[1:])  # instance norm needs two places to compare
     if asked and rounded != tuple(patch):
         raise ConfigError(
             f"the patch {list(patch)} cannot be halved as often as the network has levels",
@@ -391,23 +396,23 @@ def _levels(
     others have caught up.
     """
     size, step = np.array(patch, dtype=np.float64), np.array(spacing, dtype=np.float64)
-    same, strides, kernels = (1,) * len(patch), [], []
+    stride, strides, kernels = (1,) * len(patch), [], []
+    least = _LEAST_LEVELS if name == "dynunet" else 1
     most = model.depth or (5 if name.startswith("resnet") else 6)
-    stride = same
-    for _ in range(most):
+    for level in range(most):
         fine = step <= 2 * step.min()
         strides.append(stride)
         kernels.append(tuple(3 if f else 1 for f in fine))
-        halved = fine & (size >= 8)
+        halved = fine & ((size >= 8) | (level + 1 < least))
         if not halved.any():
             break
         stride = tuple(2 if h else 1 for h in halved)
         size, step = np.where(halved, size / 2, size), np.where(halved, step * 2, step)
-    if model.depth and len(strides) < model.depth:
+    if model.depth and not least <= model.depth <= len(strides):
         raise ConfigError(
-            f"{model.depth} levels need a larger patch than {list(patch)}",
+            f"{name} on patches of {_times(patch)} places cannot have {model.depth} levels",
             where="model.depth",
-            allowed=f"1 to {len(strides)}",
+            allowed=f"{least} to {max(len(strides), least)}",
         )
     if any(1 in kernel for kernel in kernels):
         reasons["kernels"] = "flat on the fine levels: one axis is more than twice as coarse"

@@ -35,7 +35,13 @@ def shared() -> Callable[[str], Path]:
     return find
 
 
-def scan(number: int, shape: tuple[int, ...] = (14, 16, 12)) -> tuple[np.ndarray, np.ndarray]:
+@pytest.fixture(scope="session")
+def scan() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    """`scan(number, shape)` is an image and its mask."""
+    return make_scan
+
+
+def make_scan(number: int, shape: tuple[int, ...] = (14, 16, 12)) -> tuple[np.ndarray, np.ndarray]:
     """A ball (1) beside a box (2) in noise, each brighter than what is around: image, mask."""
     random = np.random.default_rng(number)
     grid = np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij"))
@@ -65,7 +71,7 @@ def write_cases(write_nifti: Callable[..., Path]) -> Callable[..., Path]:
 
     def write(folder: Path, count: int = 6, **arguments: Any) -> Path:
         for number in range(count):
-            image, mask = scan(number, **arguments)
+            image, mask = make_scan(number, **arguments)
             write_nifti(folder / "images" / f"p{number}.nii.gz", image)
             write_nifti(folder / "labels" / f"p{number}.nii.gz", mask)
         return folder

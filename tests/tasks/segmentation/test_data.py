@@ -21,7 +21,7 @@ from renshu_tasks.segmentation.records import Record, Source
 from renshu_tasks.segmentation.sources import find
 
 Write = Callable[..., Path]
-SMALL = ModelOptions(depth=2, width=4)
+SMALL = ModelOptions(depth=3, width=4)
 
 
 def built(folder: Path, **data: object) -> SegmentationData:

@@ -95,6 +95,8 @@ def test_every_decision_can_be_overridden() -> None:
         plan(facts(), data={"patch": [16, 16]})
     with pytest.raises(ConfigError, match="did you mean 'dynunet'"):
         plan(facts(), model={"name": "dynunett"})
+    with pytest.raises(ConfigError, match="3 to "):
+        plan(facts(), model={"depth": 2})
     with pytest.raises(ConfigError, match="reads flat pictures"):
         plan(facts(), model={"name": "resnet18"})
 
@@ -146,3 +148,11 @@ def test_the_fingerprint_warns_of_rare_classes_and_small_pieces() -> None:
     lines = "\n".join(summary([rare, facts(spacing=(1, 1, 2))], ["background", "cyst"]))
     for word in ("2 of 1 patients", "1×1×1.5 (median)", "RAS (2)", "0 to 100", "in 2 cases"):
         assert word in lines
+
+
+def test_cases_of_a_few_voxels_get_a_network_that_can_be_trained() -> None:
+    # a volume smaller than any patch
+    found = plan(facts((3, 4, 2)), CPU)
+    assert len(found.filters) == 3
+    assert all(p % d == 0 for p, d in zip(found.patch, found.divisor, strict=True))
+    assert np.prod(np.divide(found.patch, found.divisor)) > 1
