@@ -7,7 +7,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +20,8 @@ from renshu.errors import ConfigError, DataError
 from renshu_tasks.anomaly.bench import sources
 from renshu_tasks.anomaly.bench.command import run
 from renshu_tasks.anomaly.bench.log import Log
-from renshu_tasks.anomaly.bench.runner import recompute
+from renshu_tasks.anomaly.bench.pool import Outcome
+from renshu_tasks.anomaly.bench.runner import Settings, execute, plan, recompute
 
 FIXED = ("random", "constant", "difference")
 
@@ -165,6 +169,45 @@ def test_every_bad_input_is_a_row_with_its_reason(tmp_path: Path) -> None:
     assert any(line.startswith("failed 1 ×: difference on text") for line in said)
 
 
+class Here:
+    """A pool of this very process: the same `run` as on processes or a cluster."""
+
+    def run(self, function: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[Outcome]:
+        for job in jobs:
+            try:
+                yield Outcome(job, function(job))
+            except Exception as error:
+                yield Outcome(job, reason=f"{type(error).__name__}: {error}")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda scores: scores[:-1], "gave scores"),
+        (lambda scores: np.where(np.arange(len(scores)) == 350, np.nan, scores), "score nan"),
+        (lambda scores: scores - 1e9, "score -1"),
+        (lambda scores: 1 / 0, "ZeroDivisionError"),
+    ],
+)
+def test_a_detector_that_breaks_its_contract_is_a_row_with_the_reason(
+    wrong: Callable[[np.ndarray], np.ndarray],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from renshu_tasks.anomaly.detectors.baselines import Difference
+
+    right = Difference._score
+    monkeypatch.setattr(Difference, "_score", lambda *given: wrong(right(*given)))
+    found = sources.folder(write_series(tmp_path / "data", 2))
+    settings = Settings(folder=tmp_path / "out", detectors=["difference", "constant"])
+    rows = execute(plan(found, settings), settings.folder, Here(), print)
+    reasons = {row["detector"]: row.get("reason") for row in rows}
+    assert said in reasons["difference"]
+    assert reasons["constant"] is None
+    assert len(rows) == 4
+
+
 def test_a_failed_job_counts_as_0_and_is_counted(tmp_path: Path) -> None:
     from renshu_tasks.anomaly.bench.table import standings
 
@@ -244,3 +287,19 @@ def test_a_damaged_score_file_is_named(finished: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="damaged") as error:
         recompute(copy)
     assert victim.name in str(error.value)
+
+
+@pytest.mark.slow
+def test_without_data_it_runs_on_real_and_planted_series(tmp_path: Path) -> None:
+    if not (find_spec("aeon") and find_spec("streamad")):
+        pytest.skip("aeon and streamad ship the series")
+    said: list[str] = []
+    run(["--folder", str(tmp_path), "--detectors", "random,constant,difference"], said.append)
+    found = rows(tmp_path)
+    names = {origin: {r["series"] for r in found if r["origin"] == origin} for origin in
+             ("real", "planted")}  # fmt: skip
+    assert names["real"] == {"internal_bleeding", "uni_ds"}
+    assert len(names["real"] | names["planted"]) >= 20
+    assert {row["part"] for row in found} == {"evaluation"}
+    assert not any(row["reason"] for row in found)
+    assert any("2 real, 24 with planted events" in line for line in said)

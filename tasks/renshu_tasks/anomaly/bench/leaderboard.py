@@ -37,7 +37,7 @@ def write_leaderboard(folder: Path, rows: Sequence[Row], figure: str = "vus_pr")
         _cost(ranked, figure),
         _groups(rows, figure),
         _all_figures(rows),
-        _warnings(rows, ranked, stored),
+        _warnings(rows, ranked, stored, figure),
         _failures(rows),
         _settings(rows),
     ]
@@ -153,7 +153,7 @@ def _all_figures(rows: Sequence[Row]) -> Section:
 
 
 def _warnings(
-    rows: Sequence[Row], ranked: Sequence[Standing], stored: dict[str, Series]
+    rows: Sequence[Row], ranked: Sequence[Standing], stored: dict[str, Series], figure: str
 ) -> Section:
     findings = sorted((name, one) for name, series in stored.items() for one in lint(series))
     known = {row["series"]: (row["group"], row.get("origin")) for row in rows}
@@ -163,20 +163,29 @@ def _warnings(
         [[name, *known[name], one.code, one.what, *_ends(one)] for name, one in findings],
         sortable=True,
     )
-    parts: list[Text | Table] = []
-    trivial = max((one.value for one in ranked if one.detector in TRIVIAL), default=None)
-    if trivial is None:
-        parts.append(Text("There is no trivial baseline in this table: add random and difference."))
-    else:
-        beaten = [o.detector for o in ranked if o.value <= trivial and o.detector not in TRIVIAL]
-        if beaten:
-            parts.append(Text(f"Not above the best trivial baseline: {', '.join(beaten)}."))
+    parts: list[Text | Table] = [Text(text) for text in _against_trivial(ranked)]
     solved = {name for name, one in findings if one.code == "one_liner"}
     if solved:
         text = f"{len(solved)} of {len(stored)} series are solved by a line of code"
         parts.append(Text(f"{text}: they tell little about detectors."))
+    clean = stored.keys() - {name for name, _ in findings}
+    if clean and findings:
+        sound = standings([row for row in rows if row["series"] in clean], figure)
+        body = [[one.detector, one.value, one.low, one.high] for one in sound]
+        caption = f"{FIGURES[figure]} on the {len(clean)} series without a flaw"
+        columns = ["detector", figure, "95 % from", "to"]
+        parts.append(Table(caption, columns, body, sortable=True))
     tables = [table] if findings else []
     return Section("Warnings", [*parts, *tables], empty="No flaw was found.")
+
+
+def _against_trivial(ranked: Sequence[Standing]) -> list[str]:
+    """Which detectors are no better than a line of code."""
+    trivial = max((one.value for one in ranked if one.detector in TRIVIAL), default=None)
+    if trivial is None:
+        return ["There is no trivial baseline in this table: add random and difference."]
+    beaten = [o.detector for o in ranked if o.value <= trivial and o.detector not in TRIVIAL]
+    return [f"Not above the best trivial baseline: {', '.join(beaten)}."] if beaten else []
 
 
 def _ends(finding: Finding) -> tuple[int | None, int | None]:
