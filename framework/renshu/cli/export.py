@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,10 @@ def run(arguments: Sequence[str], session: Session) -> int:
     text = "largest difference allowed; default: the task's, 1e-5 for most"
     parser.add_argument("--tolerance", type=float, help=text)
     asked, changes = parser.parse_known_args(arguments)
+    if asked.tolerance is not None and not 0 <= asked.tolerance < math.inf:
+        raise ConfigError(
+            f"{asked.tolerance} is no difference", where="--tolerance", allowed="0 up"
+        )
     found = parser.find(asked, changes)
     request, session.run_dir = found.request, found.run_dir
     write = request.task.exporter(asked.to)

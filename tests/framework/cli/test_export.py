@@ -202,3 +202,10 @@ def test_a_run_that_is_not_there(capsys: pytest.CaptureFixture[str], tmp_path: P
 def test_without_a_format(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", "run"]) == 2
     assert "--to" in capsys.readouterr().err
+
+
+# NaN compares as neither more nor less than any difference, so it would allow everything.
+@pytest.mark.parametrize("tolerance", ["nan", "inf", "-1", "much"])
+def test_a_tolerance_that_is_none(tolerance: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "run", "--to", "onnx", f"--tolerance={tolerance}"]) == 2
+    assert "tolerance" in capsys.readouterr().err
