@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -130,6 +131,8 @@ class TextData(DataModule):
             arguments = {"batch_sampler": packed}
             collate = Packing(self.encoder.tokenizer.pad_token_id, length)
         workers = self.num_workers
+        if workers:  # texts are read already; a fork would warn of the threads that did it
+            os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         return DataLoader(
             self.samples(part),
             num_workers=workers,

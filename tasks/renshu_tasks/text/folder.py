@@ -35,8 +35,17 @@ def save(module: TextModel, target: Path, data: TextData) -> None:
     target.mkdir(parents=True, exist_ok=True)
     mode, part = module.training, "test" if len(data.parts["test"]) else "val"
     module.eval()
-    network = lora.merged(copy.deepcopy(module.model).cpu())
+    samples = [data.sample(int(row)) for row in data.parts[part][:ROWS]]
+    stored = [
+        {name: sample[name].tolist() for name in ("input_ids", "token_type_ids") if name in sample}
+        for sample in samples
+    ]
+    network = copy.deepcopy(module.model).cpu()
+    expected = [output(network, row) for row in stored]  # before anything is merged into it
+    network = lora.merged(network)
     if module.head == "regression":
+        mean, deviation = module.scale.cpu()
+        expected = [one * deviation + mean for one in expected]
         _fold_scale(network, module.scale.cpu())
     if module.head in ("classification", "tokens"):
         network.config.id2label = dict(enumerate(module.classes))
@@ -49,12 +58,6 @@ def save(module: TextModel, target: Path, data: TextData) -> None:
     module.reader.tokenizer.save_pretrained(target)
     if module.head == "embedding":
         _write_pooling(module, target)
-    samples = [data.sample(int(row)) for row in data.parts[part][:ROWS]]
-    stored = [
-        {name: sample[name].tolist() for name in ("input_ids", "token_type_ids") if name in sample}
-        for sample in samples
-    ]
-    expected = [output(network, row).tolist() for row in stored]
     facts = {
         "format": 1,
         "head": module.head,
@@ -65,7 +68,7 @@ def save(module: TextModel, target: Path, data: TextData) -> None:
         "temperature": float(module.temperature),
         "thresholds": module.thresholds.tolist(),
         "rows": stored,
-        "outputs": expected,
+        "outputs": [one.tolist() for one in expected],
     }
     (target / FILE).write_text(json.dumps(facts, allow_nan=False), encoding="utf-8")
     module.train(mode)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from renshu.callbacks.callback import Callback
 from renshu.callbacks.model_checkpoint import ModelCheckpoint
 from renshu.errors import ConfigError
+from renshu.messages import say
 from renshu.module import Module
 from renshu_tasks.text import losses, models, speed
 from renshu_tasks.text.encode import Encoder, tokenizer_from
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from renshu_tasks.text.data import TextData
 
 Batch = dict[str, Tensor]
+_OVERFLOWS = ("t5", "mt5", "umt5", "longt5", "pegasus", "gemma2", "gemma3_text")
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 
 
@@ -160,6 +162,21 @@ class TextModel(Module):
 
     # --- steps -----------------------------------------------------------------------------------
 
+    def on_fit_start(self) -> None:
+        kind = getattr(self.model.config, "model_type", "")
+        precision = self.trainer.precision.name
+        if precision.startswith("16") and kind in _OVERFLOWS:
+            raise ConfigError(
+                f"{kind} was trained in bfloat16, and its activations overflow in float16",
+                where=f"trainer.precision={precision}",
+                allowed="32-true, bf16-mixed, bf16-true",
+            )
+        if self.head == "embedding" and self.trainer.accumulate_grad_batches > 1:
+            say(
+                "accumulated batches add no texts to compare with: a larger data.batch_size does",
+                once=True,
+            )
+
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """→ the mean loss, and of how many items: samples, or tokens with a label."""
         found = losses.training(self, batch)
@@ -239,6 +256,7 @@ def build(options: TextOptions, data: TextData) -> TextModel:
     if not torch.accelerator.is_available():
         speed.keep_memory()
     training = options.training
+    speed.keep_memory()
     if training.threads:
         torch.set_num_threads(training.threads)
     encoder = data.encoder

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from renshu.errors import CheckpointError, RunError
+from renshu.errors import CheckpointError, ConfigError, RunError
 from renshu.seeds import seed_everything
 from renshu.trainer import Trainer
 from renshu_tasks.text import data as data_part
-from renshu_tasks.text import folder, generation, models, proof
+from renshu_tasks.text import folder, generation, losses, models, proof
 from renshu_tasks.text import module as parts
 from renshu_tasks.text.data import TextData
 from renshu_tasks.text.module import TextModel, Warmup
@@ -269,6 +271,68 @@ def test_the_rate_rises_and_falls(shape: str, middle: float) -> None:
     assert values[10] == 1.0
     assert values[60] == pytest.approx(middle)
     assert values[110] == pytest.approx(0.0)
+
+
+def test_float16_is_refused_where_activations_overflow(
+    bert: Path, mixed: Path, tmp_path: Path
+) -> None:
+    """# pains/text_serving.md row 38"""
+    module, data, options = build(mixed, bert)
+    module.model.config.model_type = "t5"
+    with pytest.raises(ConfigError, match="overflow in float16"):
+        fit(module, data, options, tmp_path, precision="16-mixed")
+
+
+def test_accumulation_of_contrasts_is_warned_of(
+    bert: Path, write_jsonl: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """# pains/text_serving.md row 42"""
+    rows = [{"text": f"{n} a", "pair": f"{n} b"} for n in range(60)]
+    module, data, options = build(
+        write_jsonl(rows), bert, "embedding", data={"pair_column": "pair"}
+    )
+    fit(module, data, options, tmp_path, accumulate_grad_batches=2)
+    assert "accumulated batches add no texts to compare with" in capsys.readouterr().err
+
+
+def test_equal_texts_of_a_batch_are_no_wrong_answers(bert: Path, write_jsonl: Write) -> None:
+    """# pains/text_serving.md row 42: of two equal partners neither is counted as wrong"""
+    rows = [{"text": f"{n} a", "pair": f"{n} b"} for n in range(60)]
+    module, data, _ = build(write_jsonl(rows), bert, "embedding", data={"pair_column": "pair"})
+    batch = data.collate([data.sample(0)])
+    twice = {name: value.repeat(2, *[1] * (value.ndim - 1)) for name, value in batch.items()}
+    assert float(losses.contrastive(module.eval(), twice).detach()) == pytest.approx(0, abs=1e-6)
+
+
+def test_the_best_epoch_is_kept_and_its_loss_is_the_logged_one(
+    bert: Path, mixed: Path, tmp_path: Path
+) -> None:
+    """# pains/text_serving.md row 37"""
+    module, data, options = build(mixed, bert, training={"learning_rate": 3e-3})
+    trainer = fit(module, data, options, tmp_path, max_epochs=4)
+    keeper = next(c for c in trainer.callbacks if hasattr(c, "best_model_path"))
+    best = TextModel.load_from_checkpoint(keeper.best_model_path)
+    quiet = Trainer(logger=False, enable_progress_bar=False, default_root_dir=tmp_path)
+    found = quiet.validate(best, datamodule=data, verbose=False)[0]
+    assert found["val_loss"] == pytest.approx(float(keeper.best_model_score), abs=1e-6)
+    kept = sorted(p.name for p in (Path(trainer.run_dir) / "checkpoints").iterdir())
+    assert len(kept) <= 2  # the best and the newest
+
+
+@pytest.mark.slow
+def test_workers_warn_of_no_threads(bert: Path, mixed: Path, tmp_path: Path) -> None:
+    """# pains/text_serving.md row 16"""
+    program = (
+        "from renshu_tasks.text import data\n"
+        "from renshu_tasks.text.options import *\n"
+        "found = data.build(TextOptions(data=DataOptions(path=sys.argv[1], num_workers=2),"
+        " model=ModelOptions(name=sys.argv[2])))\n"
+        "print(sum(len(batch['index']) for batch in found.train_dataloader()))\n"
+    )
+    command = [sys.executable, "-c", "import sys\n" + program, str(mixed), str(bert)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert int(done.stdout) == 64
+    assert "forked" not in done.stderr
 
 
 # ---- the folder is the whole model
