@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 from renshu.errors import ConfigError, unknown
 from renshu_templates import place, render
@@ -15,6 +15,9 @@ from renshu_templates.answers import Answers, Question, check_needs, read_questi
 from renshu_templates.apply import apply, finish
 from renshu_templates.upgrade import ANSWERS, Change, plan
 from renshu_templates.versions import folder_of
+
+if TYPE_CHECKING:
+    from renshu_templates.examine import Finding
 
 OF_THE_PROJECT = ("template", "version")
 """Keys of a project's file that are no answers."""
@@ -82,6 +85,15 @@ class Template:
         """The project's files for complete answers."""
         return render.render(self.folder, answers)
 
+    def tree(self, answers: Answers) -> list[str]:
+        """The project's files and folders, a line each, indented by what they are in."""
+        lines: dict[PurePosixPath, str] = {}
+        for path in map(PurePosixPath, sorted(self.files(answers))):
+            for part in [*reversed(path.parents[:-1]), path]:
+                depth, kind = len(part.parts) - 1, "" if part == path else "/"
+                lines[part] = f"{'  ' * depth}{part.name}{kind}"
+        return list(lines.values())
+
     def create(self, answers: Answers, parent: Path) -> Path:
         """Make the project below `parent`; its folder, which is whole from the first moment."""
         target = parent / str(answers["name"])
@@ -125,3 +137,9 @@ class Template:
         if not dry_run:
             apply(changes, project)
         return changes
+
+    def examine(self, project: Path, stored: Mapping[str, Any]) -> Iterator[Finding]:
+        """What is right and wrong with a project; see `examine.Finding`."""
+        from renshu_templates.examine import examine
+
+        return examine(self, project, stored)

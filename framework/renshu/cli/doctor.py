@@ -26,6 +26,7 @@ Status = Literal["ok", "note", "broken"]
 _NOT_FOR_USERS = ("all", "dev", "parity")
 _LEAST_DISK = 2**30
 _LEAST_SHM = 2**28
+_LEAST_FILES = 1024
 _FAST_BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
@@ -72,7 +73,7 @@ def run(arguments: Sequence[str], session: Session) -> int:
 
 def examine() -> Iterator[Check]:
     """All checks; a check that fails itself is broken, and the others go on."""
-    for part in (_core, _torch, _compatibility, _extras, _tasks, _places, _notebook):
+    for part in (_core, _torch, _compatibility, _extras, _tasks, _places, _notebook, _project):
         try:
             yield from part()
         except Exception as error:
@@ -191,6 +192,20 @@ def _places() -> Iterator[Check]:
         mend = "--data.num_workers 0, or docker run --shm-size 1g"
         found = f"{size / 2**20:.0f} MiB for loader workers"
         yield _check("shared memory", size >= _LEAST_SHM, found, mend, "note")
+    with suppress(AttributeError, OSError, ValueError):  # other systems do not say
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+        yield _check("memory", free >= 1, f"{free:.1f} GiB free", "end other programs", "note")
+    with suppress(ImportError):
+        import resource
+
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        many = files >= _LEAST_FILES or files == resource.RLIM_INFINITY
+        mend = f"ulimit -n {_LEAST_FILES}"
+        yield _check("open files", many, f"up to {files}", mend, "note")
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    fine = not threads.isdigit() or int(threads) <= (os.cpu_count() or 1)
+    found = f"OMP_NUM_THREADS={threads}" if threads else "as torch chooses"
+    yield _check("threads", fine, found, "unset OMP_NUM_THREADS", "note")
 
 
 def _notebook() -> Iterator[Check]:
@@ -215,3 +230,13 @@ def _kernels() -> Iterator[str]:
         for file in (Path(folder).expanduser() / "kernels").glob("*/kernel.json"):
             with suppress(OSError, ValueError, LookupError, TypeError):  # somebody else's file
                 yield str(json.loads(file.read_text(encoding="utf-8"))["argv"][0])
+
+
+def _project() -> Iterator[Check]:
+    """The project that this folder is, if it is one of `renshu new`."""
+    from renshu.cli import new, upgrade
+
+    if Path(upgrade.FILE).is_file():
+        stored = upgrade.stored(Path(upgrade.FILE))
+        for found in new.find_template(str(stored["template"])).examine(Path(), stored):
+            yield Check(*found)

@@ -30,6 +30,7 @@ COMMANDS = {
     "report": "write a run's report.html again",
     "import-lightning": "write Lightning's .ckpt file as a checkpoint of renshu",
     "doctor": "check versions, devices and permissions; names the command that mends a fault",
+    "completion": "print a script that lets bash, zsh or fish complete commands and options",
     "demo": "train every installed task on embedded real data, within a minute each",
 }
 """Every command and what it does; the module of the same name has `run(arguments, session)`."""

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import entry_points
 from itertools import takewhile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from renshu.cli import yaml_file
@@ -65,10 +65,10 @@ def run(arguments: Sequence[str], session: Session) -> int:
 
 def _make(template: Any, answers: dict[str, Any], into: Path, dry_run: bool) -> int:
     if dry_run:
-        print(*_tree(template.files(answers)), sep="\n")
+        print(*template.tree(answers), sep="\n")
         return 0
     target = template.create(answers, into)
-    package = str(answers["name"]).replace("-", "_")
+    package = target.name.replace("-", "_")
     print(f"{target} is made; its README.md says the rest\n")
     print(f"  cd {target}\n  python -m {package}.train")
     return 0
@@ -105,9 +105,19 @@ def _word(answer: object) -> Any:
     return ("yes" if answer else "no") if isinstance(answer, bool) else answer
 
 
+def words(given: Sequence[str]) -> list[str]:
+    """What may follow on the command line: a template, then its options."""
+    if not given:
+        return _names()
+    return [f"--{key}" for key in find_template(given[0]).questions] if len(given) > 1 else []
+
+
+def _names() -> list[str]:
+    return sorted(point.name for point in entry_points(group="renshu.templates"))
+
+
 def _offered() -> list[str]:
-    names = sorted(point.name for point in entry_points(group="renshu.templates"))
-    return ["tasks:", *(f"  {name:<22}{find_template(name).summary}" for name in names)]
+    return ["tasks:", *(f"  {name:<22}{find_template(name).summary}" for name in _names())]
 
 
 def _ask_task() -> str:
@@ -117,7 +127,7 @@ def _ask_task() -> str:
     from rich.prompt import Prompt
 
     print(*_offered(), sep="\n")
-    return Prompt.ask("Task", choices=[line.split()[0] for line in _offered()[1:]])
+    return Prompt.ask("Task", choices=_names())
 
 
 def _ask(template: Any, answers: dict[str, Any]) -> None:
@@ -136,13 +146,3 @@ def _ask(template: Any, answers: dict[str, Any]) -> None:
                 answers[question.key] = question.check(text, question.key)
             except ConfigError as error:
                 print(error)
-
-
-def _tree(paths: Iterable[str]) -> list[str]:
-    """Folders once each, what is in them indented."""
-    lines: dict[PurePosixPath, str] = {}
-    for path in map(PurePosixPath, sorted(paths)):
-        for part in [*reversed(path.parents[:-1]), path]:
-            depth = len(part.parts) - 1
-            lines[part] = f"{'  ' * depth}{part.name}{'' if part == path else '/'}"
-    return list(lines.values())

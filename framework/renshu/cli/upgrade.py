@@ -15,7 +15,7 @@ from renshu.errors import ConfigError
 if TYPE_CHECKING:
     from renshu.cli.main import Session
 
-_FILE = ".renshu.yaml"
+FILE = ".renshu.yaml"
 
 
 def run(arguments: Sequence[str], session: Session) -> int:
@@ -30,18 +30,18 @@ def run(arguments: Sequence[str], session: Session) -> int:
     parser.add_argument("--restore", action="append", default=[], metavar="PATH", help=words)
     helping = not {"-h", "--help"}.isdisjoint(arguments)
     asked, options = parser.parse_known_args([a for a in arguments if a not in ("-h", "--help")])
-    if helping and not (asked.project / _FILE).is_file():
+    if helping and not (asked.project / FILE).is_file():
         print(parser.format_help())
         return 0
-    stored = _stored(asked.project / _FILE)
-    template = find_template(str(stored["template"]))
+    made_from = stored(asked.project / FILE)
+    template = find_template(str(made_from["template"]))
     if helping:
-        add_options(parser, template.questions.values(), stored)
+        add_options(parser, template.questions.values(), made_from)
         print(parser.format_help())
         return 0
     changes = template.upgrade(
         asked.project,
-        stored,
+        made_from,
         read_options(template.questions.values(), options),
         restore=asked.restore,
         dry_run=asked.dry_run,
@@ -51,16 +51,16 @@ def run(arguments: Sequence[str], session: Session) -> int:
     return _sum_up([change.kind for change in changes], asked.dry_run)
 
 
-def _stored(file: Path) -> dict[str, object]:
+def stored(file: Path) -> dict[str, object]:
     """What the project was made from; raises ConfigError where it does not say so."""
     if not file.is_file():
         mend = "go to the project's folder, or --project FOLDER"
         raise ConfigError("this is no project that renshu made", where=file, mend=mend)
-    stored = yaml_file.read_mapping(file)
-    if not all(isinstance(stored.get(key), str) for key in ("template", "version")):
+    found = yaml_file.read_mapping(file)
+    if not all(isinstance(found.get(key), str) for key in ("template", "version")):
         allowed = "template: and version:, as `renshu new` writes them"
         raise ConfigError("it does not say what it was made from", where=file, allowed=allowed)
-    return stored
+    return found
 
 
 def _sum_up(kinds: list[str], dry_run: bool) -> int:

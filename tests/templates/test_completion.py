@@ -1,0 +1,68 @@
+"""What a shell offers after what has been typed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from renshu.cli.completion import SCRIPTS, following
+from renshu.cli.main import COMMANDS
+
+from .helpers import NAMES
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def test_what_may_follow_is_offered(run_dir: Path) -> None:
+    assert following([]) == list(COMMANDS)
+    assert following(["new"]) == NAMES
+    assert "--docker" in following(["new", "blank", "rivers"])
+    assert "image_classification" in following(["train"])
+    options = following(["train", "image_classification", "--data.path", "x"])
+    assert {"--data.path", "--trainer.max_epochs"} <= set(options)
+    assert following(["evaluate"]) == []
+    (run_dir / "runs" / "first").mkdir(parents=True)
+    (run_dir / "runs" / "first" / "config.yaml").touch()
+    assert following(["evaluate"]) == ["first"]
+    assert following(["nonsense"]) == []
+
+
+def test_a_script_for_each_shell_and_no_other(renshu: Run) -> None:
+    for shell in SCRIPTS:
+        code, said, _ = renshu("completion", shell)
+        assert (code, "renshu completion words" in said) == (0, True)
+    code, _, error = renshu("completion", "powershell")
+    assert code == 2
+    assert "bash" in error
+    assert "example" in renshu("completion", "--help")[1]
+
+
+@pytest.mark.parametrize("shell", SCRIPTS)
+def test_each_shell_reads_its_script(shell: str) -> None:
+    program = shutil.which(shell)
+    if program is None:
+        pytest.skip(f"{shell} is not installed")
+    done = subprocess.run([program, "-n", "-c", SCRIPTS[shell]], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+def test_bash_completes(run_dir: Path) -> None:
+    script = f"""{SCRIPTS["bash"]}
+COMP_WORDS=(renshu train image_classification --data.pa); COMP_CWORD=3; _renshu
+echo "${{COMPREPLY[@]}}"
+COMP_WORDS=(renshu train nonsense --data.pa); COMP_CWORD=3; _renshu
+echo "${{COMPREPLY[@]}}"
+"""
+    home = Path(sys.executable).parent
+    environment = os.environ | {"PATH": f"{home}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, env=environment, check=False
+    )
+    assert (done.stdout, done.stderr) == ("--data.path\n\n", "")
