@@ -75,6 +75,7 @@ class Job:
             "budget": self.budget,
             "commit": self.commit,
             "code": self.code,
+            "reason": None,
             **dict.fromkeys(FIGURES),
         }
 
