@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from renshu.errors import DataError
-from renshu_tasks.segmentation.case import voxel_spacing
+from renshu_tasks.segmentation.case import IGNORE, voxel_spacing
 
 TOLERANCE_MM = 0.1
 """So far apart two grids count as one: far above rounding in headers, far below a voxel."""
@@ -128,7 +128,7 @@ def resample_image(
     """
     matrix, offset = _voxel_map(affine, target, len(shape))
     if _coincide(matrix, offset, shape):
-        return np.stack([_reindex(one, matrix, offset, shape, 0) for one in image])
+        return np.stack([_reindex(one, matrix, offset, shape) for one in image])
     return np.stack(
         [
             ndimage.affine_transform(
@@ -139,10 +139,8 @@ def resample_image(
     )
 
 
-def resample_mask(
-    mask: NDArray[Any], affine: Affine, shape: Shape, target: Affine, *, fill: int = 0
-) -> NDArray[Any]:
-    """Class numbers on another grid; `fill` (background) beyond the mask's own.
+def resample_mask(mask: NDArray[Any], affine: Affine, shape: Shape, target: Affine) -> NDArray[Any]:
+    """Class numbers on another grid; beyond the mask's own is background.
 
     Where voxels coincide they are only reordered. Else each class becomes a smooth share (quadratic
     B-splines, which also even out the steps of a coarse mask) and the greatest wins, as it would
@@ -151,15 +149,15 @@ def resample_mask(
     """
     matrix, offset = _voxel_map(affine, target, len(shape))
     if _coincide(matrix, offset, shape):
-        return _reindex(mask, matrix, offset, shape, fill)
+        return _reindex(mask, matrix, offset, shape)
     result = np.empty(shape, mask.dtype)
-    labels = list(_class_boxes(mask, fill))
+    labels = list(_class_boxes(mask))
     depth = max(1, SLAB_VOXELS // max(1, math.prod(shape[1:])))
     for start in range(0, shape[0], depth):
         slab = result[start : start + depth]
         begin = np.zeros(len(shape))
         begin[0] = start
-        _interpolate_classes(mask, labels, matrix, offset + matrix @ begin, slab, fill)
+        _interpolate_classes(mask, labels, matrix, offset + matrix @ begin, slab)
     return result
 
 
@@ -177,9 +175,7 @@ def _coincide(matrix: Affine, offset: Affine, shape: Shape) -> bool:
     return bool(once and off.max() < 1e-3)
 
 
-def _reindex(
-    values: NDArray[Any], matrix: Affine, offset: Affine, shape: Shape, fill: int
-) -> NDArray[Any]:
+def _reindex(values: NDArray[Any], matrix: Affine, offset: Affine, shape: Shape) -> NDArray[Any]:
     """result[j] = values[matrix @ j + offset] for a matrix that only permutes and turns axes."""
     sources = np.abs(np.rint(matrix)).argmax(0)
     moved = values.transpose(sources)
@@ -193,19 +189,18 @@ def _reindex(
         last = max(first, min(shape[axis], moved.shape[axis] - begin))
         inside.append(slice(first, last))
         taken.append(slice(first + begin, last + begin) if last > first else slice(0, 0))
-    result = np.full(shape, fill, values.dtype)
+    result = np.zeros(shape, values.dtype)
     result[tuple(inside)] = moved[tuple(taken)]
     return result
 
 
-def _class_boxes(mask: NDArray[Any], fill: int) -> Iterator[tuple[int, tuple[slice, ...]]]:
-    """Each class in the mask but `fill`, with its bounding box."""
-    lowest = int(mask.min(initial=0))
-    boxes = ndimage.find_objects(mask if lowest > 0 else mask.astype(np.int32) - lowest + 1)
-    first = 1 if lowest > 0 else lowest
-    for number, box in enumerate(boxes, first):
-        if box is not None and number != fill:
+def _class_boxes(mask: NDArray[Any]) -> Iterator[tuple[int, tuple[slice, ...]]]:
+    """Each class in the mask, and IGNORE, with its bounding box."""
+    for number, box in enumerate(ndimage.find_objects(mask), 1):
+        if box is not None:
             yield number, box
+    if mask.min(initial=0) < 0:
+        yield IGNORE, ndimage.find_objects((mask == IGNORE).view(np.int8))[0]
 
 
 def _interpolate_classes(
@@ -214,10 +209,9 @@ def _interpolate_classes(
     matrix: Affine,
     offset: Affine,
     slab: NDArray[Any],
-    fill: int,
 ) -> None:
     """Fill a slab of the target, whose first voxel lies at `offset` in the mask."""
-    slab[...] = fill
+    slab[...] = 0
     best, total = np.zeros(slab.shape, np.float32), np.zeros(slab.shape, np.float32)
     back = np.linalg.inv(matrix)
     for number, box in labels:
@@ -241,4 +235,4 @@ def _interpolate_classes(
         better = share > best[part]
         slab[part][better] = number
         best[part][better] = share[better]
-    slab[best <= 1 - total] = fill
+    slab[best <= 1 - total] = 0  # the background has the rest

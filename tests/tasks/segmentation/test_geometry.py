@@ -159,6 +159,15 @@ def test_beyond_the_mask_is_background() -> None:
     )
 
 
+def test_a_case_of_one_voxel() -> None:
+    mask, own = np.array([[[3]]], np.int16), affine((2, 0, 1), (-1, 1, 1), oblique=0.1)
+    shape, target = geometry.spaced_grid(*geometry.canonical_grid((1, 1, 1), own), (5, 5, 5))
+    assert shape == (1, 1, 1)
+    assert geometry.resample_mask(mask, own, shape, target).item() == 3
+    image = geometry.resample_image(np.full((1, 1, 1, 1), 7, np.float32), own, shape, target)
+    assert image.item() == 7
+
+
 def test_displacement_is_that_of_the_farthest_corner() -> None:  # pains/medical.md row 6
     own = affine(spacing=(1, 1, 1))
     other = own.copy()
