@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
 _WORDS = "renshu completion words"
 SCRIPTS = {
-    "bash": f"""_renshu() {{ local before=("${{COMP_WORDS[@]:1:COMP_CWORD-1}}")
-COMPREPLY=($(compgen -W "$({_WORDS} "${{before[@]}}" 2>/dev/null)" -- "${{COMP_WORDS[COMP_CWORD]}}")); }}
+    "bash": f"""_renshu() {{ local now="${{COMP_WORDS[COMP_CWORD]}}" all
+all=$({_WORDS} "${{COMP_WORDS[@]:1:COMP_CWORD-1}}" 2>/dev/null)
+COMPREPLY=($(compgen -W "$all" -- "$now")); }}
 complete -o default -F _renshu renshu""",
-    "zsh": f"""_renshu() {{ compadd -- ${{(f)"$({_WORDS} ${{words[2,CURRENT-1]}} 2>/dev/null)"}} || _files }}
+    "zsh": f"""_renshu() {{ local all=$({_WORDS} ${{words[2,CURRENT-1]}} 2>/dev/null)
+compadd -- ${{(f)all}} || _files }}
 compdef _renshu renshu""",
     "fish": f"complete -c renshu -a '({_WORDS} (commandline -opc)[2..] 2>/dev/null)'",
 }
