@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from renshu.errors import ConfigError, DataError
-from renshu_tasks.anomaly.metrics.volume import MODES, attainable, range_auc, vus
+from renshu_tasks.anomaly.metrics.modes import MODES
+from renshu_tasks.anomaly.metrics.volume import attainable, range_auc, vus
 
 
 def plain(labels: list[int], scores: list[float], window: int) -> tuple[float, float]:

@@ -187,6 +187,6 @@ def _scores(detector: Detector, series: Series, budget: float) -> tuple[Scores, 
     return detector.score(series.values)[series.train_end :], conformal_threshold(held_out, budget)
 
 
-def failed(job: Job, reason: str) -> Row:
+def failed(job: Job, reason: str | None) -> Row:
     """The row of a job that has no result."""
     return job.row() | {"reason": reason}

@@ -151,13 +151,14 @@ def _work(connection: Connection, megabytes: int) -> None:
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    function = None
+    function: Callable[[Any], Any] | None = None
     while True:
         try:
             given, job = connection.recv()
         except (EOFError, OSError):
             return
         function = given or function
+        assert function is not None  # it comes with the first job
         _limit(megabytes)
         connection.send(("begun", None))
         try:

@@ -33,7 +33,7 @@ class Ranks:
     groups: Sequence[tuple[int, int]]
 
 
-def mean_ranks(names: Sequence[str], values: Scores) -> Ranks:
+def mean_ranks(names: list[str], values: Scores) -> Ranks:
     """Ranks of float64 [series, detectors], higher = better; ties share their mean rank."""
     from scipy.stats import friedmanchisquare, rankdata, studentized_range
 

@@ -59,7 +59,11 @@ def embedded() -> list[Source]:
         Source(name, "embedded", "embedded", name, "evaluation", _digest(demo_file(name)))
         for name in NAMES
     ]
-    for bases, part in ((planted.EVALUATION, "evaluation"), (planted.TUNING, "tuning")):
+    parts: dict[Part, tuple[str, ...]] = {
+        "evaluation": planted.EVALUATION,
+        "tuning": planted.TUNING,
+    }
+    for part, bases in parts.items():
         found += [
             Source(f"{base}_{kind}", f"planted {kind}", "planted", f"{base}/{kind}", part, "0")
             for base in bases

@@ -78,15 +78,16 @@ def standings(rows: Sequence[Row], figure: str = "vus_pr", seed: int = 0) -> lis
     found = []
     for name, column in zip(detectors, values.T, strict=True):
         own = [row for row in rows if row["detector"] == name]
-        ends: list[float | None] = [None, None]
+        low = high = None
         if len(series) >= FEWEST:
-            ends = np.nanquantile(np.nanmean(column[drawn], axis=1), [0.025, 0.975]).tolist()
+            low, high = np.nanquantile(np.nanmean(column[drawn], axis=1), [0.025, 0.975]).tolist()
         times = [row["seconds"] for row in own if row.get("seconds") is not None]
         found.append(
             Standing(
                 name,
                 float(np.nanmean(column)),
-                *ends,
+                low,
+                high,
                 _between_seeds(own, figure),
                 len(own),
                 sum(row.get("reason") is not None for row in own),

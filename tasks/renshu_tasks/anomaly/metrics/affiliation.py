@@ -132,5 +132,7 @@ def _recall(zones: _Zones, pieces: _Pieces) -> float:
 def _integral(first: Scores, last: Scores, kinks: list[Scores], function: Curve) -> Scores:
     """Integrals from `first` to `last` of functions that are linear between the kinks."""
     inner = np.sort([np.clip(kink, first, last) for kink in kinks], axis=0)
-    knots = np.array([first, *inner, last])
-    return np.trapezoid(np.array([function(knot) for knot in knots]), knots, axis=0)
+    knots = [first, *inner, last]
+    heights = [function(knot) for knot in knots]
+    pairs = zip(knots[:-1], knots[1:], heights[:-1], heights[1:], strict=True)
+    return np.sum([(b - a) * (fa + fb) / 2 for a, b, fa, fb in pairs], axis=0)

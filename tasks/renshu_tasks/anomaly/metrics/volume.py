@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from renshu.errors import ConfigError
 from renshu_tasks.anomaly.metrics.events import Indices, Labels, Scores, checked, runs
-from renshu_tasks.anomaly.metrics.modes import MODES, Mode, find_mode
+from renshu_tasks.anomaly.metrics.modes import Mode, find_mode
 
 BLOCK = 1 << 15
 """So many windows are computed together as make so many cells: they stay in the cache."""
@@ -265,6 +265,3 @@ def _distance(truth: Labels) -> Indices:
     after = np.searchsorted(inside, places)
     ahead = np.abs(inside[np.minimum(after, len(inside) - 1)] - places)
     return np.minimum(ahead, np.abs(inside[np.maximum(after - 1, 0)] - places))
-
-
-__all__ = ["MODES", "Areas", "attainable", "range_auc", "vus"]
