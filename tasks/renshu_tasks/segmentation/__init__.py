@@ -24,5 +24,14 @@ task = Task(
     report=f"{_HERE}.plots:sections",
     check=f"{_HERE}.data:check",
     exports={"onnx": f"{_HERE}.export:to_onnx"},
-    presets={"default": {"trainer.max_epochs": 4, "trainer.precision": "auto"}, "demo": {}},
+    presets={
+        "default": {"trainer.max_epochs": 20, "trainer.precision": "auto"},
+        "demo": {
+            "trainer.max_epochs": 2,
+            "data.patches": 160,
+            "training.augment": "light",
+            "training.overlap": 0.25,
+            "training.full_cases": 0,
+        },
+    },
 )

@@ -55,7 +55,7 @@ class Defaults:
 
 _NNUNET = "not measured; Isensee et al., nnU-Net Revisited, MICCAI 2024"
 _TABLE = {
-    "cpu": Defaults(48**3, 2, 32, 2, 0.4, "32-true",
+    "cpu": Defaults(48**3, 2, 24, 2, 0.4, "32-true",
         "a step of a larger patch or a wider network takes seconds on a processor",
         "measured: python benchmarks/segmentation.py"),
     "t4": Defaults(128**3, 2, 32, 1, 0.8, "16-mixed",

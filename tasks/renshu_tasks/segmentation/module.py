@@ -213,7 +213,7 @@ class Segmenter(Module):
         every = self.training_options.full_case_epochs
         last = self.trainer.max_epochs or 0
         if every is None:
-            every = max(1, last // 3)
+            every = max(1, -(-last // 3))
         done = self.current_epoch + 1
         if self.trainer.sanity_checking or (done % every and done != last):
             return

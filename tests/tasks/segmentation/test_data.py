@@ -159,6 +159,25 @@ def test_a_patch_is_a_function_of_its_seed_alone() -> None:
         assert torch.equal(whole[name][2:], pair[name])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_patches_do_not_depend_on_the_workers_that_cut_them(
+    tmp_path: Path, write_cases: Write, workers: int
+) -> None:
+    # pains/medical.md row 29
+    from renshu.feed import make_feed
+
+    folder = write_cases(tmp_path, 8)
+    found = []
+    for count in (0, workers):
+        data = built(folder, patches=12, num_workers=count)
+        feed = make_feed(data.train_dataloader(), 1, "train")
+        found.append([item[0]["image"].clone() for item in feed.epoch(0, 0, 0)])
+        feed.close()
+    assert len(found[0]) == len(found[1]) == 6
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
 def test_cases_beyond_the_memory_budget_are_made_anew_and_said(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 from renshu.cli.main import main
 from renshu_tasks.segmentation.data import SegmentationData
 from renshu_tasks.segmentation.module import Segmenter, build
+from renshu_tasks.segmentation.module import callbacks as module_callbacks
 from renshu_tasks.segmentation.options import (
     DataOptions,
     ModelOptions,
@@ -152,6 +153,49 @@ def test_two_trainings_of_one_seed_are_equal(tmp_path: Path, write_cases: Write)
     assert torch.equal(*found)
 
 
+@pytest.mark.slow
+def test_a_run_that_was_cut_off_goes_on_as_if_it_had_not_been(
+    tmp_path: Path, write_cases: Write
+) -> None:
+    # pains/medical.md row 34
+    import os
+    import signal
+
+    from renshu import Callback, Trainer
+
+    class Cut(Callback):
+        def on_train_batch_end(self, trainer, module, *_) -> None:
+            if trainer.global_step == 5:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    folder = write_cases(tmp_path / "d", 8)
+
+    def fit(run: str, ckpt_path: str | None, *callbacks: Callback) -> tuple[Trainer, Segmenter]:
+        options = SegmentationOptions(
+            data=DataOptions(path=str(folder), patches=8),
+            model=ModelOptions(depth=3, width=4),
+            training=TrainingOptions(full_cases=0),
+        )
+        data = SegmentationData(find(options.data), options)
+        torch.manual_seed(0)
+        module = build(options, data)
+        trainer = Trainer(
+            max_epochs=3, run=run, seed=1, default_root_dir=str(tmp_path), accelerator="cpu",
+            callbacks=[*module_callbacks(options), *callbacks], enable_progress_bar=False,
+        )  # fmt: skip
+        trainer.fit(module, datamodule=data, ckpt_path=ckpt_path)
+        return trainer, module
+
+    _, whole = fit("whole", None)
+    trainer, _ = fit("parts", None, Cut())
+    assert trainer.interrupted
+    assert trainer.global_step == 5  # of 12: in the middle of the second epoch
+    trainer, again = fit("parts", "last")
+    assert trainer.global_step == 12
+    for one, other in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
 def test_two_classes_are_decided_at_the_threshold(tmp_path: Path, write_cases: Write) -> None:
     folder = write_cases(tmp_path, 8)
     options = SegmentationOptions(
@@ -181,12 +225,15 @@ def test_pictures_in_colour_are_segmented(tmp_path: Path, scan: Scan) -> None:
         Image.fromarray(pixels).save(tmp_path / "d" / "images" / f"{number}.png")
         Image.fromarray(mask).save(tmp_path / "d" / "masks" / f"{number}.png")
     arguments = ["train", "segmentation", "--data.path", str(tmp_path / "d"), *TINY]
-    arguments += ["--data.picture_spacing", "[0.5, 0.5]", "--data.patches", "20"]
-    arguments += ["--trainer.max_epochs", "4", "--trainer.default_root_dir", str(tmp_path)]
+    arguments += ["--data.picture_spacing", "[0.5, 0.5]", "--data.patches", "40"]
+    arguments += ["--model.fold", "1", "--training.learning_rate", "0.01"]
+    arguments += ["--trainer.max_epochs", "6", "--trainer.default_root_dir", str(tmp_path)]
     assert main([*arguments, "--trainer.run", "flat"]) == 0
     folder = tmp_path / "runs" / "flat" / "evaluation" / "test"
-    assert json.loads((folder / "metrics.json").read_text())["dice"]["value"] > 0.7
-    assert Image.open(next((folder / "masks").glob("*.png"))).size == (72, 64)
+    box = json.loads((folder / "metrics.json").read_text())["per_class"][1]
+    assert box["dice"]["value"] > 0.7
+    with Image.open(next((folder / "masks").glob("*.png"))) as mask:
+        assert mask.size == (72, 64)
 
 
 @pytest.mark.slow
