@@ -252,9 +252,10 @@ def test_512_cubed_takes_seconds() -> None:  # pains/medical.md row 23
     import time
 
     reference = ball((512, 512, 512), (250, 260, 250), 90)
-    start = time.perf_counter()
-    row = only(np.roll(reference, 3, 1), reference, spacing=(1, 1, 1))
-    assert time.perf_counter() - start < 15  # five alone, here with others on the machine
+    prediction = np.roll(reference, 3, 1)
+    start = time.thread_time()  # others on the machine do not count
+    row = only(prediction, reference, spacing=(1, 1, 1))
+    assert time.thread_time() - start < 5
     assert row["hd95_mm"] == pytest.approx(3, abs=0.2)
 
 

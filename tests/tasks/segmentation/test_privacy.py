@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,15 @@ WORDS = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _salt(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A salt of the test's own: nothing is written into the user's home."""
+    monkeypatch.setenv("RENSHU_SALT", "a")
+    privacy._salt.cache_clear()
+    yield
+    privacy._salt.cache_clear()
+
+
 def series(folder: Path, voxels: np.ndarray, suffix: str = "") -> Path:
     """int16 [columns, rows, slices] as a series at 1.5 x 1.5 x 2 mm, its tags full of secrets."""
     folder.mkdir(parents=True)
@@ -67,8 +77,6 @@ def series(folder: Path, voxels: np.ndarray, suffix: str = "") -> Path:
 def test_a_name_that_tells_the_patient_is_hashed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RENSHU_SALT", "a")
-    privacy._salt.cache_clear()
     folder = series(tmp_path / "s", np.zeros((4, 4, 2), np.int16))
     for told in ("xanthippe_2021", "PID-7734-22_T1", "scan 19640812", "Mustermann"):
         found = privacy.safe_id(told, folder)
@@ -86,20 +94,20 @@ def test_a_name_that_tells_the_patient_is_hashed(
 def test_the_salt_is_made_once_for_the_user_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("RENSHU_SALT", raising=False)
+    monkeypatch.delenv("RENSHU_SALT")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     privacy._salt.cache_clear()
     first = privacy.hashed("a")
     privacy._salt.cache_clear()
     assert privacy.hashed("a") == first
     assert (tmp_path / "renshu" / "salt").stat().st_mode & 0o077 == 0
-    privacy._salt.cache_clear()
 
 
 def test_no_tag_of_a_patient_reaches_any_output(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Train, evaluate, predict and report on tagged series, then search whatever was written."""
+    """Train, evaluate, predict and report on tagged series, half of them in folders of the
+    patient's name, then search whatever was written."""
     pytest.importorskip("monai", reason="needs the medical extra")
     pytest.importorskip("plotly", reason="needs the report extra")
     from renshu.cli.main import main
@@ -109,10 +117,11 @@ def test_no_tag_of_a_patient_reaches_any_output(
         mask = np.zeros((40, 36, 32), np.uint8)
         mask[6 + number % 3 : 26, 9:25, 8:22] = 1
         voxels = (rng.normal(100, 20, mask.shape) + 200 * mask).astype(np.int16)
-        series(tmp_path / "data" / "images" / f"case{number}", voxels, f"-{number}")
+        name = f"case{number}" if number % 2 else f"Mustermann_{number}"
+        series(tmp_path / "data" / "images" / name, voxels, f"-{number}")
         (tmp_path / "data" / "labels").mkdir(exist_ok=True)
         affine = np.diag([-1.5, -1.5, 2.0, 1.0])
-        file = tmp_path / "data" / "labels" / f"case{number}.nii.gz"
+        file = tmp_path / "data" / "labels" / f"{name}.nii.gz"
         nibabel.save(nibabel.Nifti1Image(mask, affine), file)
     options = ["--trainer.max_steps", "2", "--trainer.run", "tagged", "--model.width", "4"]
     paths = ["--data.path", str(tmp_path / "data"), "--data.patches", "4", "--data.batch_size", "2"]
