@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 
 pytest.importorskip("pandas", reason='needs pip install "renshu[anomaly]"')
-pytest.importorskip("aeon", reason='needs pip install "renshu[demo]"')
-pytest.importorskip("streamad", reason='needs pip install "renshu[demo]"')
+if find_spec("aeon") is None or find_spec("streamad") is None:
+    pytest.skip("needs pip install 'renshu[demo]'", allow_module_level=True)
 
 from renshu.errors import ConfigError, DataError
 from renshu_tasks.anomaly.demo import NAMES, demo_file, load_demo

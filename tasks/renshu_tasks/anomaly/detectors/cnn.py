@@ -28,11 +28,11 @@ class ConvForecaster(Forecaster):
         wide = width * 5 // 4
         self.features = nn.Sequential(
             nn.Conv1d(channels, width, 3),
+            nn.MaxPool1d(2),  # before the ReLU: the same values, half as many of them
             nn.ReLU(),
-            nn.MaxPool1d(2),
             nn.Conv1d(width, wide, 3),
-            nn.ReLU(),
             nn.MaxPool1d(2),
+            nn.ReLU(),
         )
         self.head = nn.Sequential(
             nn.Linear(2 * wide, wide), nn.ReLU(), nn.Dropout(0.25), nn.Linear(wide, channels)

@@ -35,7 +35,8 @@ class NeuralDetector(Detector):
     Args:
         window: points that the network sees.
         learning_rate: at the start.
-        epochs: at most; it stops after 3 without improvement on the validation part.
+        epochs: at most.
+        patience: epochs without improvement on the validation part until it stops.
         batch_size: windows a step.
         validation: share of the training part, its end, that chooses the epoch.
         seed: of weights, order and dropout.
@@ -47,12 +48,18 @@ class NeuralDetector(Detector):
     window: int = 100
     learning_rate: float = 8e-4
     epochs: int = 50
+    patience: int = 3
     batch_size: int = 128
     validation: float = 0.2
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, low in (("window", self.smallest_window), ("epochs", 1), ("batch_size", 1)):
+        for name, low in (
+            ("window", self.smallest_window),
+            ("epochs", 1),
+            ("patience", 1),
+            ("batch_size", 1),
+        ):
             if getattr(self, name) < low:
                 raise ConfigError(
                     f"{getattr(self, name)} is out of range", where=name, allowed=f"{low} or more"
@@ -112,7 +119,10 @@ class NeuralDetector(Detector):
         trainer = Trainer(
             max_epochs=self.epochs,
             seed=self.seed,
-            callbacks=[EarlyStopping("val_loss", min_delta=1e-4), BestWeights()],
+            callbacks=[
+                EarlyStopping("val_loss", min_delta=1e-4, patience=self.patience),
+                BestWeights(),
+            ],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
