@@ -143,10 +143,11 @@ def limit_seconds(data: text_data.TextData, seed: int) -> tuple[float, Any]:
 def contestant(name: str, size: int, seed: int, judged: bool) -> tuple[float, float]:
     """CPU seconds of one contestant, and its accuracy on the validation part where it is judged.
 
-    `size` are the embedded texts to train on; 0 is the long-tailed sample.
+    `size` are the embedded texts to train on; 0 is the long-tailed sample of this seed.
     """
-    data = embedded(size) if size else long_tailed()
-    if name == "renshu":
+    budget = TAIL["budget"] if name == "budget" else None
+    data = embedded(size) if size else long_tailed(seed, budget)
+    if name in ("renshu", "budget"):
         seconds, network = renshu_seconds(data, seed)
     elif name == "limit":
         seconds, network = limit_seconds(data, seed)
@@ -189,6 +190,7 @@ PEERS = {
     "random": f"{TRANSFORMERS} Trainer, default",
     "group_by_length": f"{TRANSFORMERS} Trainer, group_by_length",
     "limit": "a loop over the same tokens without padding",
+    "budget": "itself with a budget of tokens",
 }
 
 
@@ -234,17 +236,18 @@ def training(quick: bool) -> Rows:
     yield from speed_rows(4096, goals, "training, 4,096 embedded texts", quick)
 
 
-TAIL = {"texts": 256, "mean": 37.0, "sigma": 1.0, "longest": 512, "seed": 0}
-"""The long-tailed sample: lengths log-normal with this mean and σ, cut at the longest."""
+TAIL = {"texts": 256, "mean": 37.0, "sigma": 1.0, "longest": 512, "budget": 1800}
+"""The long-tailed samples: lengths log-normal with this mean and σ, cut at the longest; a budget of
+tokens with which an epoch has about as many steps as with batches of 32."""
 
 
-def long_tailed() -> text_data.TextData:
+def long_tailed(seed: int, budget: int | None = None) -> text_data.TextData:
     """Texts of random words that are one token each, of log-normal length."""
     import datasets
 
     tokenizer = models.load_tokenizer(ModelOptions(), models.load_config(ModelOptions()))
     words = sorted(word for word in tokenizer.get_vocab() if word.isascii() and word.isalpha())
-    drawn = np.random.default_rng(TAIL["seed"])
+    drawn = np.random.default_rng(seed)
     middle = np.log(TAIL["mean"]) - TAIL["sigma"] ** 2 / 2
     lengths = np.exp(drawn.normal(middle, TAIL["sigma"], TAIL["texts"] + 64))
     lengths = lengths.round().clip(4, TAIL["longest"]).astype(int)
@@ -253,16 +256,16 @@ def long_tailed() -> text_data.TextData:
         "label": [f"class {number % 3}" for number in range(len(lengths))],
         "split": ["train"] * TAIL["texts"] + ["val"] * 32 + ["test"] * 32,
     }
-    options = DataOptions(batch_size=peers.BATCH, num_workers=0, limit=0)
+    options = DataOptions(batch_size=peers.BATCH, token_budget=budget, num_workers=0, limit=0)
     return text_data.TextData.from_hugging_face(
         datasets.Dataset.from_dict(rows), TextOptions(data=options, training=RECIPE)
     )
 
 
 def tail(quick: bool) -> Rows:
-    """An epoch over a long-tailed sample."""
+    """An epoch over a long-tailed sample, another for each repeat."""
     what = "training, long-tailed sample ({texts} texts, mean {mean:.0f} tokens)".format(**TAIL)
-    yield from speed_rows(0, {"random": ">= 2.2", "limit": ""}, what, quick)
+    yield from speed_rows(0, {"random": ">= 2.2", "limit": "", "budget": ""}, what, quick)
 
 
 # --- prediction -----------------------------------------------------------------------------------
