@@ -43,7 +43,8 @@ def write_series(folder: Path, count: int, points: int = 600) -> Path:
 
 def bench(tmp_path: Path, *arguments: str) -> list[str]:
     said: list[str] = []
-    assert run(["--folder", str(tmp_path / "out"), "--part", "all", *arguments], said.append) == 0
+    fixed = ["--folder", str(tmp_path / "out"), "--part", "all", "--workers", "1"]
+    assert run([*fixed, *arguments], said.append) == 0
     return said
 
 
@@ -102,7 +103,7 @@ def test_another_mode_is_computed_for_all_rows_and_never_mixed(finished: Path) -
 def test_the_table_is_the_same_for_any_number_of_workers(finished: Path, tmp_path: Path) -> None:
     data = finished.parent / "data"
     bench(tmp_path, "--data", str(data), "--detectors", ",".join(FIXED), "--seeds", "2",
-          "--workers", "1")  # fmt: skip
+          "--workers", "3")  # fmt: skip
     # Other code may have been checked out in between; that is in these columns alone.
     clocks = ("seconds", "points_a_second", "commit", "code", "key")
 
@@ -167,7 +168,11 @@ def test_every_bad_input_is_a_row_with_its_reason(tmp_path: Path) -> None:
     assert "channel" in reasons["two", "poly"]
     assert "too few" in reasons["short", "sub_knn"]
     assert not any(series == "s00" for series, _ in reasons)
-    assert any(line.startswith("failed 1 ×: difference on text") for line in said)
+    line = next(line for line in said if line.startswith("no result on nothing"))
+    assert line.endswith("(difference, poly, sub_knn)")
+    assert "2 series cannot be measured and are left out for all alike" in said  # text, nothing
+    again, _ = recompute(tmp_path / "out")
+    assert {(row["series"], row["detector"]) for row in again if row["reason"]} == set(reasons)
 
 
 class Here:
@@ -213,6 +218,7 @@ def test_a_failed_job_counts_as_0_and_is_counted(tmp_path: Path) -> None:
     from renshu_tasks.anomaly.bench.table import standings
 
     base = {"detector": "d", "seed": 0, "mode": "exact", "group": "g", "seconds": 1.0}
+    base |= {"reason": None, "unusable": False}
     found = [base | {"series": f"s{i}", "vus_pr": 0.5} for i in range(3)]
     found.append(base | {"series": "s3", "vus_pr": None, "reason": "hung", "seconds": None})
     standing = standings(found)[0]

@@ -17,6 +17,7 @@ from renshu_tasks.anomaly.series import Series
 
 def row(series: str, detector: str, value: float | None, **more: object) -> dict[str, object]:
     base = {"seed": 0, "mode": "exact", "group": "g", "seconds": 1.0, "vus_pr": value}
+    base |= {"reason": None, "unusable": False}
     return {"series": series, "detector": detector} | base | more
 
 

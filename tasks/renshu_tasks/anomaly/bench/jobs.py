@@ -76,6 +76,7 @@ class Job:
             "commit": self.commit,
             "code": self.code,
             "reason": None,
+            "unusable": False,
             **dict.fromkeys(FIGURES),
         }
 
@@ -83,10 +84,14 @@ class Job:
 def run_job(job: Job) -> Row:
     """Fit, score and measure; the scores are kept beside. Returns the row.
 
-    Raises what the reader or the detector raises: the pool makes a row of it.
+    A series that no detector can be measured on gives a row that says so. Raises what the detector
+    raises: the pool makes a row of it.
     """
     folder = Path(job.folder)
-    series = _load(job.source)
+    try:
+        series = _load(job.source)
+    except DataError as error:
+        return job.row() | {"reason": error.what, "unusable": True}
     write_series(folder, series_name(job.source), series)
     found = job.row() | _outline(series)
     detector = _detector(job, series)

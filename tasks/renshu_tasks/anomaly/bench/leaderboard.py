@@ -16,7 +16,7 @@ from renshu_tasks.anomaly.bench.log import Row
 from renshu_tasks.anomaly.bench.pages import write_page
 from renshu_tasks.anomaly.bench.ranks import mean_ranks
 from renshu_tasks.anomaly.bench.stored import read_stored
-from renshu_tasks.anomaly.bench.table import FEWEST, Standing, by_group, matrix, standings
+from renshu_tasks.anomaly.bench.table import FEWEST, Standing, by_group, matrix, standings, usable
 from renshu_tasks.anomaly.detectors import TRIVIAL
 from renshu_tasks.anomaly.lint import Finding, lint
 from renshu_tasks.anomaly.series import Series
@@ -84,11 +84,13 @@ def _standings(ranked: Sequence[Standing], rows: Sequence[Row], figure: str) -> 
         ],
         sortable=True,
     )
-    count = len({row["series"] for row in rows})
+    count, every = (len({row["series"] for row in some}) for some in (usable(rows), rows))
     lead = (
         "A failed job counts as 0. The interval is a bootstrap over series; between seeds is the"
         " mean deviation of runs that differ in nothing else."
     )
+    if every > count:
+        lead += f" {every - count} series cannot be measured: they are left out for all alike."
     if count < FEWEST:
         lead += f" There is no interval over series: {count} are fewer than {FEWEST}."
     return Section("Standings", [table, charts.intervals(ranked, figure)], lead)

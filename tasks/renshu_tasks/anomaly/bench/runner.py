@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from renshu.errors import DataError
+from renshu.loggers.files import write_atomically
 from renshu_tasks.anomaly.bench.jobs import Job, failed, measure, run_job, seeded
 from renshu_tasks.anomaly.bench.log import Log, Row, locked
 from renshu_tasks.anomaly.bench.pool import Pool
@@ -17,6 +19,8 @@ from renshu_tasks.anomaly.bench.sources import Source
 from renshu_tasks.anomaly.bench.stored import read_scores, read_stored, score_keys
 
 Tell = Callable[[str], None]
+
+LOG, RUN = "jobs.sqlite", "run.json"
 
 TASK = Path(__file__).resolve().parent.parent
 
@@ -73,7 +77,7 @@ def execute(jobs: Sequence[Job], folder: Path, pool: Pool, tell: Tell) -> list[R
     folder.mkdir(parents=True, exist_ok=True)
     keys = [job.key for job in jobs]
     with locked(folder):
-        log = Log(folder / "jobs.sqlite")
+        log = Log(folder / LOG)
         try:
             done = log.keys()
             left = [job for job, key in zip(jobs, keys, strict=True) if key not in done]
@@ -85,19 +89,24 @@ def execute(jobs: Sequence[Job], folder: Path, pool: Pool, tell: Tell) -> list[R
                 row = outcome.result or failed(outcome.job, outcome.reason)
                 log.add(outcome.job.key, row)
                 progress.step(row)
+            write_atomically(folder / RUN, [json.dumps(keys)])
             return log.rows(keys)
         finally:
             log.close()
 
 
 def recompute(folder: Path, mode: str | None = None) -> tuple[list[Row], int]:
-    """Every row of the stored scores, its figures computed anew; and how many of them changed.
+    """The rows of the last run with figures computed anew, and how many of them changed.
 
-    `mode` asks for another mode of VUS. Raises DataError for a folder without scores, a damaged
-    file, or labels that are not those that were scored.
+    Failures stay what they were. In a folder without a log, such as one that was handed in, the
+    rows are those of all score files. `mode` asks for another mode of VUS. Raises DataError for a
+    folder without scores or a damaged file.
     """
-    rows, changed = [], 0
+    wanted = _last_run(folder)
+    rows, changed = _failures(folder, wanted, mode), 0
     for key in score_keys(folder):
+        if wanted is not None and key not in wanted:
+            continue
         scores, row = read_scores(folder, key)
         name = f"{row['series']}@{row['stamp']}"
         new = row | {"mode": mode or row["mode"]}
@@ -111,6 +120,22 @@ def recompute(folder: Path, mode: str | None = None) -> tuple[list[Row], int]:
             mend="give the folder of a benchmark, such as runs/bench",
         )
     return sorted(rows, key=lambda row: (row["series"], row["detector"], row["seed"])), changed
+
+
+def _last_run(folder: Path) -> set[str] | None:
+    path = folder / RUN
+    return set(json.loads(path.read_text("utf-8"))) if path.is_file() else None
+
+
+def _failures(folder: Path, wanted: set[str] | None, mode: str | None) -> list[Row]:
+    if wanted is None or not (folder / LOG).is_file():
+        return []
+    log = Log(folder / LOG)
+    try:
+        rows = [row for row in log.rows(wanted) if row["reason"] is not None]
+    finally:
+        log.close()
+    return [row | {"mode": mode or row["mode"]} for row in rows]
 
 
 def code_digest() -> str:

@@ -54,11 +54,25 @@ def one_measure(rows: Sequence[Row]) -> str:
     return modes[0]
 
 
+def usable(rows: Sequence[Row]) -> list[Row]:
+    """Rows of series on which a detector can be right or wrong.
+
+    A series without that is left out for all detectors alike; a detector that fails on one that
+    has it is not. Raises DataError if nothing is left.
+    """
+    found = [row for row in rows if not row["unusable"]]
+    if not found:
+        reasons = sorted({row["reason"] for row in rows})
+        raise DataError(f"no series can be measured: {'; '.join(reasons[:3])}")
+    return found
+
+
 def matrix(rows: Sequence[Row], figure: str) -> tuple[list[str], list[str], Scores]:
     """Series, detectors, and the mean over seeds float64 [series, detectors].
 
-    A failed job counts as 0; a cell without any job is NaN.
+    A failed job counts as 0; a cell without any job is NaN. Unusable series are left out.
     """
+    rows = usable(rows)
     series = sorted({row["series"] for row in rows})
     detectors = sorted({row["detector"] for row in rows})
     place = {name: i for i, name in enumerate(series)}, {n: i for i, n in enumerate(detectors)}
@@ -73,6 +87,7 @@ def matrix(rows: Sequence[Row], figure: str) -> tuple[list[str], list[str], Scor
 def standings(rows: Sequence[Row], figure: str = "vus_pr", seed: int = 0) -> list[Standing]:
     """All detectors, the best first. Raises DataError for rows of several modes."""
     one_measure(rows)
+    rows = usable(rows)
     series, detectors, values = matrix(rows, figure)
     drawn = np.random.default_rng(seed).integers(len(series), size=(RESAMPLES, len(series)))
     found = []
@@ -107,6 +122,7 @@ def _between_seeds(rows: Sequence[Row], figure: str) -> float | None:
 
 def by_group(rows: Sequence[Row], figure: str = "vus_pr") -> tuple[list[str], list[str], Scores]:
     """Data sets, detectors, and means over their series float64 [groups, detectors]."""
+    rows = usable(rows)
     groups = sorted({row["group"] for row in rows})
     detectors = sorted({row["detector"] for row in rows})
     means = np.full((len(groups), len(detectors)), np.nan)

@@ -9,14 +9,15 @@ from pathlib import Path
 from renshu.cli.table import TableWriter
 from renshu_tasks.anomaly.bench.figures import FIGURES
 from renshu_tasks.anomaly.bench.log import Row
-from renshu_tasks.anomaly.bench.table import FEWEST, one_measure, standings
+from renshu_tasks.anomaly.bench.table import FEWEST, one_measure, standings, usable
 
 
 def table(
     rows: Sequence[Row], figure: str, published: Mapping[tuple[str, str], float]
 ) -> Iterator[str]:
     """The standings by a figure; failures with their reasons; published VUS-PR beside ours."""
-    mode, series = one_measure(rows), {row["series"] for row in rows}
+    mode, found = one_measure(rows), usable(rows)
+    series, every = {row["series"] for row in found}, {row["series"] for row in rows}
     planted = {row["series"] for row in rows if row.get("origin") == "planted"}
     real = {row["series"] for row in rows if row.get("origin") == "real"}
     yield (
@@ -29,15 +30,16 @@ def table(
         seeds = "–" if one.seeds is None else f"{one.seeds:.3f}"
         failed, seconds = f"{one.failed}/{one.jobs}", f"{one.seconds or 0:.2f}"
         yield f"{one.detector:<20}{one.value:>7.3f}  {ends:<18}{seeds:<9}{failed:<8}{seconds}"
+    if len(every) > len(series):
+        yield f"{len(every) - len(series)} series cannot be measured and are left out for all alike"
     if len(series) < FEWEST:
         yield f"no interval: {len(series)} series are fewer than {FEWEST}"
-    reasons: dict[str, int] = {}
+    reasons: dict[tuple[str, str], list[str]] = {}
     for row in rows:
-        if row.get("reason"):
-            text = f"{row['detector']} on {row['series']}: {row['reason']}"
-            reasons[text] = reasons.get(text, 0) + 1
-    for text, count in reasons.items():
-        yield f"failed {count} ×: {text}"
+        if row["reason"] is not None:
+            reasons.setdefault((row["series"], row["reason"]), []).append(row["detector"])
+    for (name, reason), detectors in reasons.items():
+        yield f"no result on {name}: {reason} ({', '.join(dict.fromkeys(detectors))})"
     for row in rows:
         value = published.get((row["series"], row["detector"]))
         if value is not None:
