@@ -32,7 +32,7 @@ def train(config: Config) -> Trainer:
     if trainer.interrupted or run is None or not trainer.is_global_zero:
         return trainer  # stopped with its state saved; a trial; or not the first of several
     config.save(run / "config.yaml", task="anomaly")
-    if model.neural:
+    if best.best_model_path:
         model.load_state_dict(Detector.load_from_checkpoint(best.best_model_path).state_dict())
     finish(model, data, run)  # threshold and p-values on the held-out points, then the test part
     trainer.save_checkpoint(run / "model", weights_only=True)

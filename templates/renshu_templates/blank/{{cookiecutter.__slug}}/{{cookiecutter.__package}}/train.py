@@ -19,8 +19,8 @@ from {{ cookiecutter.__package }}.model import build
 
 def train(config: Config) -> Trainer:
     """Train as configured; the run's folder holds the model, its figures and a report."""
-    trials = {} if config.trainer.get("fast_dev_run") else {"callbacks": [best()]}
-    arguments: dict[str, Any] = {**trials, **config.trainer}
+    best = ModelCheckpoint(monitor="val_loss", save_last=True)
+    arguments: dict[str, Any] = {"callbacks": [best], **config.trainer}
     trainer = Trainer(**arguments)
     seed_everything(trainer.seed)
     data = TableData(config.data)
@@ -30,18 +30,15 @@ def train(config: Config) -> Trainer:
     if trainer.interrupted or run is None or not trainer.is_global_zero:
         return trainer  # stopped with its state saved; a trial; or not the first of several
     config.save(run / "config.yaml")
-    figures = trainer.test(model, datamodule=data, ckpt_path="best")[0]
+    # Without a validation, in a very short run, the weights are the last ones.
+    chosen = "best" if best.best_model_path else None
+    figures = trainer.test(model, datamodule=data, ckpt_path=chosen)[0]
     folder = run / "evaluation" / "test"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "metrics.json").write_text(json.dumps(figures), encoding="utf-8")
     trainer.save_checkpoint(run / "model", weights_only=True)
     print(f"model     {run / 'model'}\nreport    {write_report(run)}")
     return trainer
-
-
-def best() -> ModelCheckpoint:
-    """Keeps the state with the lowest loss in validation."""
-    return ModelCheckpoint(monitor="val_loss", mode="min", save_last=True)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,8 @@ def train(config: Config) -> Trainer:
     if trainer.interrupted or run is None or not trainer.is_global_zero:
         return trainer  # stopped with its state saved; a trial; or not the first of several
     config.save(run / "config.yaml", task="text")
-    model.load_state_dict(Classifier.load_from_checkpoint(best.best_model_path).state_dict())
+    if best.best_model_path:
+        model.load_state_dict(Classifier.load_from_checkpoint(best.best_model_path).state_dict())
     finish(model, data, run)  # temperature and thresholds on validation, then the test part
     trainer.save_checkpoint(run / "model", weights_only=True)
     print(f"model     {run / 'model'}\nreport    {write_report(run)}")
