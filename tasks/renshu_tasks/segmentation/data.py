@@ -212,10 +212,25 @@ class SegmentationData(DataModule):
         return [
             f"{self.source.where}: {len(self.records)} cases ({sizes})",
             f"{len(self.classes)} classes: {', '.join(self.classes)}",
+            self._imbalance(train),
             *(f"plan: {name}: {why}" for name, why in plan.reasons.items()),
             *(f"note: {note}" for note in self.source.notes),
             *(f"warning: {said}" for said in fp.warnings(train, self.classes, plan.patch)),
         ]
+
+    def _imbalance(self, train: list[fp.Facts]) -> str:
+        """How unequal the classes above 0 are in the training part."""
+        counts = {
+            name: sum(one.voxels.get(number, 0) for one in train)
+            for number, name in enumerate(self.classes)
+            if number
+        }
+        few, many = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+        ratio = counts[many] / max(counts[few], 1)
+        return (
+            f"imbalance in training: {ratio:.1f} (largest {many} {counts[many]:,}, smallest {few}"
+            f" {counts[few]:,} voxels); patches show all classes equally often"
+        )
 
     # ---- what is refused
 
