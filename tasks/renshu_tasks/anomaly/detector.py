@@ -249,12 +249,17 @@ class Stream:
         return float(self.extend(np.asarray(x, dtype=np.float64).reshape(1, -1))[0])
 
     def extend(self, points: Values) -> Scores:
-        """The next points, float64 [N, C] → their scores [N]."""
+        """The next points, float64 [N, C] → their scores [N].
+
+        Points that are refused, with DataError, leave the stream as it was.
+        """
+        check_finite(points, "stream")
         joined = np.concatenate([self._recent, points])
+        scores = np.zeros(len(points))
+        if len(joined) >= self.detector.memory:
+            scores = self.detector.score(joined, causal=True)[-len(points) :]
         self._recent = joined[max(0, len(joined) - self.detector.memory + 1) :]
-        if len(joined) < self.detector.memory:
-            return np.zeros(len(points))
-        return self.detector.score(joined, causal=True)[-len(points) :]
+        return scores
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,13 +20,7 @@ Batch = list[Tensor]
 
 
 class Network(nn.Module, ABC):
-    """What a neural detector learns with. A window is float32 [B, C, L], scaled.
-
-    Attributes:
-        adversarial: it has two losses, each with an optimiser of its own (`losses`, `players`).
-    """
-
-    adversarial: bool = False
+    """What a neural detector learns with. A window is float32 [B, C, L], scaled."""
 
     @abstractmethod
     def errors(self, window: Tensor) -> Tensor:
@@ -34,6 +29,18 @@ class Network(nn.Module, ABC):
     def loss(self, window: Tensor) -> Tensor:
         """[B, C, L] → 0-dim: what training lowers; the mean squared error."""
         return self.errors(window).mean()
+
+
+class AdversarialNetwork(Network):
+    """A network of several players, each with a loss and an optimiser of its own."""
+
+    @abstractmethod
+    def losses(self, window: Tensor, epoch: int) -> Sequence[Tensor]:
+        """[B, C, L] → a 0-dim loss for each player, at an epoch counted from 0."""
+
+    @abstractmethod
+    def players(self) -> Iterable[Iterable[nn.Parameter]]:
+        """The parameters that each loss moves."""
 
 
 class Learner(Module):
@@ -48,16 +55,17 @@ class Learner(Module):
         super().__init__()
         self.network = network
         self.learning_rate = learning_rate
-        self.automatic_optimization = network is not None and not network.adversarial
+        self.automatic_optimization = not isinstance(network, AdversarialNetwork | None)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """→ 0-dim loss; None where the network's players took their own steps."""
-        if self.automatic_optimization:
-            loss = self.network.loss(batch[0])
+        network = self.network
+        if not isinstance(network, AdversarialNetwork):
+            loss = network.loss(batch[0])
             self.log("train_loss", loss, prog_bar=True)
             return loss
         for player, optimizer in enumerate(self.optimizers()):
-            loss = self.network.losses(batch[0], self.current_epoch)[player]
+            loss = network.losses(batch[0], self.current_epoch)[player]
             optimizer.zero_grad()
             self.manual_backward(loss)
             optimizer.step()
@@ -65,7 +73,7 @@ class Learner(Module):
         return None
 
     def on_train_epoch_end(self) -> None:
-        if self.network is not None and self.network.adversarial:
+        if isinstance(self.network, AdversarialNetwork):
             for scheduler in self.lr_schedulers():
                 scheduler.step()
 
@@ -77,9 +85,8 @@ class Learner(Module):
         return self.network.errors(batch[0])
 
     def configure_optimizers(self) -> Any:
-        if self.automatic_optimization:
-            groups = [list(self.network.parameters())]
-        else:
+        groups = [list(self.network.parameters())]
+        if isinstance(self.network, AdversarialNetwork):
             groups = [list(player) for player in self.network.players()]
         optimizers = [torch.optim.Adam(group, lr=self.learning_rate) for group in groups]
         schedulers = [torch.optim.lr_scheduler.StepLR(one, 5, 0.75) for one in optimizers]

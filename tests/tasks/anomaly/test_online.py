@@ -52,6 +52,16 @@ def test_online_verdicts_are_those_of_the_batch(wave):
     assert [v.alarm for v in verdicts] == alarms.tolist() and alarms[200:].any()
 
 
+def test_a_refused_point_leaves_the_stream_as_it_was(wave):
+    module, x = trained(wave), wave(80, seed=3)
+    online, expected = Online(module), module.detector.score(x, causal=True)
+    for row, value in enumerate(x):
+        if row in (3, 60):
+            with pytest.raises(DataError, match="nan in channel 0"):
+                online.update(np.nan)
+        assert online.update(value).score == pytest.approx(expected[row], abs=1e-9)
+
+
 def test_a_file_in_pieces_has_the_same_rows(wave, write_csv, monkeypatch):
     module = trained(wave, period=1.0, sampling="grid")
     times = np.delete(np.arange(400.0), [50, 51, 200])  # gaps hold the value before

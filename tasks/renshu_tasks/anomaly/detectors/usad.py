@@ -16,11 +16,11 @@ import numpy as np
 from torch import Tensor, nn
 
 from renshu_tasks.anomaly.detectors.reconstruct import ReconstructionDetector
-from renshu_tasks.anomaly.learner import Network
+from renshu_tasks.anomaly.learner import AdversarialNetwork, Network
 from renshu_tasks.anomaly.series import Values
 
 
-class TwoAutoencoders(Network):
+class TwoAutoencoders(AdversarialNetwork):
     """One encoder, two decoders, of linear layers.
 
     Args:
@@ -29,8 +29,6 @@ class TwoAutoencoders(Network):
         hidden: size of the layers.
         latent: size of the code.
     """
-
-    adversarial = True
 
     def __init__(self, channels: int, window: int, hidden: int = 16, latent: int = 5) -> None:
         super().__init__()
