@@ -129,17 +129,25 @@ def from_hugging_face(data: Any, where: str) -> Source:
 
 
 def _hub(name: str, options: DataOptions) -> Source:
-    """A data set of the hub: out of the local cache, or fetched when that was asked for."""
+    """A data set of the hub, which is asked only when that was allowed.
+
+    Raises ConfigError at once without leave, and where the data set cannot be had.
+    """
     import datasets
 
-    config = datasets.DownloadConfig(local_files_only=not options.download, max_retries=1)
-    try:
-        found = datasets.load_dataset(name, download_config=config)
-    except (OSError, ValueError) as error:
+    offline = "where there is a network, save_to_disk(FOLDER); here --data.path FOLDER"
+    if not (options.download or datasets.config.HF_HUB_OFFLINE):
         raise ConfigError(
-            f"the data set {name!r} cannot be had: {str(error).splitlines()[0]}",
+            f"the data set {name!r} is on the hub, and nothing is fetched unasked",
             where="data.path",
-            allowed="a data set in the local cache, or with --data.download true on the hub",
-            mend="offline: save_to_disk(FOLDER) where there is a network, then --data.path FOLDER",
+            allowed="--data.download true; HF_HUB_OFFLINE=1 takes it from the local cache",
+            mend=offline,
+        )
+    try:
+        found = datasets.load_dataset(name, download_config=datasets.DownloadConfig(max_retries=1))
+    except (OSError, ValueError) as error:
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConfigError(
+            f"the data set {name!r} cannot be had: {said}", where="data.path", mend=offline
         ) from error
     return from_hugging_face(found, f"hub:{name}")

@@ -115,6 +115,59 @@ def test_the_first_token_of_a_word_carries_its_tag(bert: Path) -> None:
     assert found["labels"] == [[IGNORED, 1, IGNORED, 0, IGNORED]]
 
 
+@pytest.mark.parametrize("kind", ["wordpiece", "byte-level", "metaspace"])
+def test_words_are_found_again_whatever_the_tokenizer(kind: str) -> None:
+    """# pains/text_serving.md row 35: as BERT, RoBERTa and XLM-R cut words into pieces"""
+    reader = Encoder(_trained(kind), "tokens", 64, classes=["O", "B-x"])
+    text = "the  Unbelievable Zoë's zebra"
+    words, spans = words_of(text)
+    found = reader({"words": [words]})
+    (places,) = found["words_at"]
+    assert list(places) == list(range(len(words)))  # every word has its first piece
+    assert sorted(places.values()) == list(places.values())
+    assert [text[a:b] for a, b in spans] == words
+    tagged = reader({"words": [words], "tags": [["B-x"] * len(words)]})
+    assert sum(label != IGNORED for label in tagged["labels"][0]) == len(words)
+
+
+def _trained(kind: str) -> object:
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    model, before, trainer = {
+        "wordpiece": (
+            models.WordPiece(unk_token="[UNK]"),
+            pre_tokenizers.BertPreTokenizer(),
+            trainers.WordPieceTrainer(vocab_size=90, special_tokens=["[UNK]", "[PAD]"]),
+        ),
+        "byte-level": (
+            models.BPE(unk_token="[UNK]"),
+            pre_tokenizers.ByteLevel(add_prefix_space=True),
+            trainers.BpeTrainer(
+                vocab_size=300,
+                special_tokens=["[UNK]", "[PAD]"],
+                initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+                show_progress=False,
+            ),
+        ),
+        "metaspace": (
+            models.Unigram(),
+            pre_tokenizers.Metaspace(),
+            trainers.UnigramTrainer(
+                vocab_size=90,
+                special_tokens=["[UNK]", "[PAD]"],
+                unk_token="[UNK]",
+                show_progress=False,
+            ),
+        ),
+    }[kind]
+    core = Tokenizer(model)
+    core.pre_tokenizer = before
+    words = ["the believable zebra and Zoë's un able thing"] * 20
+    core.train_from_iterator(words, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=core, unk_token="[UNK]", pad_token="[PAD]")
+
+
 def test_words_stand_where_they_are_said_to() -> None:
     text = " Don't stop,\tÉmile — 日本 😀!"
     words, spans = words_of(text)

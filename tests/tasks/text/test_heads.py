@@ -108,16 +108,19 @@ def test_predictions_keep_the_order_of_the_file_and_come_from_the_checkpoint(
     assert len(table) == len(data.parts["test"])
 
 
+@pytest.mark.slow
 def test_several_labels(bert: Path, moods: Rows, write_jsonl: Write, tmp_path: Path) -> None:
     rows = [
         {"text": r["text"], "label": [w for w in ("our", "fine") if w in r["text"]]} for r in moods
     ]
-    options = options_of(write_jsonl(rows), bert, data={"multi_label": True})
-    module, data, run = train(options, tmp_path, epochs=15)
-    found = figures(run)
-    assert found["accuracy"]["value"] > 0.9
+    options = options_of(
+        write_jsonl(rows), bert, data={"multi_label": True}, training={"learning_rate": 1e-3}
+    )
+    module, data, run = train(options, tmp_path, epochs=30)
+    fine, our = figures(run)["per_class"]
     assert data.classes == ["fine", "our"]
-    assert [part["support"] > 0 for part in found["per_class"]] == [True, True]
+    assert our["f1"] > 0.95
+    assert our["support"] > fine["support"] > 0  # some texts have both labels, some none
     assert module.thresholds.shape == (2,)
 
 
@@ -138,6 +141,7 @@ def test_pairs(bert: Path, write_jsonl: Write, tmp_path: Path) -> None:
     assert figures(run)["samples"] == len(data.parts["test"])
 
 
+@pytest.mark.slow
 def test_regression_in_the_units_of_the_data(
     bert: Path, write_jsonl: Write, tmp_path: Path
 ) -> None:
@@ -231,6 +235,7 @@ def test_plain_text(llama: Path, tmp_path: Path) -> None:
     assert all(part.ended_rows == part.rows for part in data.audit.values())
 
 
+@pytest.mark.slow
 def test_vectors_of_pairs(bert: Path, write_jsonl: Write, tmp_path: Path) -> None:
     words = [a + b for a in "bcdfghkl" for b in ("ako", "emi", "osu", "ura", "ine", "oto")]
     rows = [{"text": word, "pair": word.upper()} for word in words]
@@ -247,6 +252,7 @@ def test_vectors_of_pairs(bert: Path, write_jsonl: Write, tmp_path: Path) -> Non
     assert found["mrr"]["value"] <= 1
 
 
+@pytest.mark.slow
 def test_few_shot_classification_on_top(
     bert: Path, moods: Rows, write_jsonl: Write, tmp_path: Path
 ) -> None:

@@ -102,14 +102,14 @@ def test_submissions_of_the_shared_task_get_their_published_figure(
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
-    """Of 100 samples of a coin with p = 0.7, about 95 intervals hold 0.7."""
+    """Of 50 samples of a coin with p = 0.7, about 95 % of the intervals hold 0.7."""
     random = np.random.default_rng(4)
     held = 0
-    for _ in range(100):
+    for _ in range(50):
         right = random.random(200) < 0.7
         found = metrics.bootstrap(metrics.shares(right=right), np.arange(200))["right"]
         held += found["low"] <= 0.7 <= found["high"]
-    assert 88 <= held <= 100
+    assert 43 <= held <= 50
 
 
 def test_texts_of_one_group_are_drawn_together() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from renshu.callbacks.callback import Callback
 from renshu.errors import CheckpointError, ConfigError, RunError
 from renshu.seeds import seed_everything
 from renshu.trainer import Trainer
@@ -317,6 +318,33 @@ def test_the_best_epoch_is_kept_and_its_loss_is_the_logged_one(
     assert found["val_loss"] == pytest.approx(float(keeper.best_model_score), abs=1e-6)
     kept = sorted(p.name for p in (Path(trainer.run_dir) / "checkpoints").iterdir())
     assert len(kept) <= 2  # the best and the newest
+
+
+def test_a_resumed_run_ends_as_one_that_was_never_interrupted(
+    bert: Path, mixed: Path, tmp_path: Path
+) -> None:
+    """# pains/text_serving.md row 17: inside an epoch of batches of like length"""
+
+    class Stop(Callback):
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            if trainer.global_step == 11:
+                trainer.save_checkpoint(tmp_path / "half")
+                trainer.should_stop = True
+
+    more = {"model": {"dropout": 0.1}, "data": {"batch_size": 8}}
+    whole, data, options = build(mixed, bert, **more)
+    fit(whole, data, options, tmp_path, max_epochs=3)
+    half, data, options = build(mixed, bert, **more)
+    fit(half, data, options, tmp_path, max_epochs=3, callbacks=[Stop()])
+    resumed, data, options = build(mixed, bert, **more)
+    trainer = Trainer(
+        max_epochs=3, seed=0, default_root_dir=tmp_path, logger=False, enable_progress_bar=False,
+        enable_model_summary=False, callbacks=[],
+    )  # fmt: skip
+    trainer.fit(resumed, datamodule=data, ckpt_path=tmp_path / "half")
+    assert trainer.global_step > 11
+    for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
 
 
 @pytest.mark.slow
