@@ -163,7 +163,8 @@ def _blocks(
             if min(first + patch[0], size[0]) > base + depth:
                 done = first - base
                 yield block((base, *starts), (first - 1, *stops), sums[:, :done])
-                sums[:, : depth - done + 1] = sums[:, done - 1 :].clone()
+                for plane in range(depth - done + 1):  # one by one, without a copy of them all
+                    sums[:, plane] = sums[:, done - 1 + plane]
                 sums[:, depth - done + 1 :] = 0
                 base = first - 1
             for others in product(*(tile.windows for tile in column)):
@@ -264,8 +265,8 @@ def _columns(
 
 
 def _tiles(size: int, patch: int, windows: list[int], count: int) -> list[_Tile]:
-    """An axis cut where every `count`-th window starts."""
-    borders = [0, *windows[count::count], size]
+    """An axis cut just before every `count`-th window, so that its tile alone needs that one."""
+    borders = [0, *(max(1, window - 1) for window in windows[count::count]), size]
     return [
         _Tile(start, stop, tuple(w for w in windows if w < stop + 1 and w + patch > start))
         for start, stop in pairwise(borders)
