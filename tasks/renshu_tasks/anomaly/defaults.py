@@ -50,7 +50,7 @@ class Defaults:
 _TABLE = {
     "cpu": Defaults(128, 1, "32-true",
         "the papers' batch; on layers this small a second thread only waits",
-        "measured: python benchmarks/anomaly.py"),
+        "not measured; Liu and Paparrizos 2024, TSB-AD, trains with this batch"),
     "t4": Defaults(512, None, "32-true",
         "small layers: larger batches fill the device, half precision gains nothing",
         "not measured; NVIDIA, Deep Learning Performance guide"),
