@@ -254,7 +254,9 @@ def test_tuning_and_evaluation_share_no_series(tmp_path: Path) -> None:
     [
         (["--data", "nowhere"], "no such file"),
         (["--detectors", "sub_pcs"], "did you mean 'sub_pca'"),
-        (["--figure", "vus"], "there is no figure 'vus'"),
+        (["--figure", "vus"], "there is no figure to rank by 'vus'"),
+        (["--figure", "delay"], "there is no figure to rank by 'delay'"),  # less is better
+        (["--published", "nowhere.csv"], "cannot be read"),
         (["--workers", "0"], "1 or more"),
         (["--mode", "tsbad"], "invalid choice"),
         (["--from-scores", "nowhere"], "no score files"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from renshu.cli.trained import CommandParser
 from renshu.errors import ConfigError, DataError, unknown
-from renshu_tasks.anomaly.bench.figures import FIGURES
+from renshu_tasks.anomaly.bench.figures import HIGHER_IS_BETTER
 from renshu_tasks.anomaly.bench.log import Row
 from renshu_tasks.anomaly.bench.runner import Settings, Tell, execute, plan, recompute
 from renshu_tasks.anomaly.metrics.modes import MODES
@@ -31,14 +31,15 @@ DETECTORS = (
 def run(arguments: Sequence[str], tell: Tell) -> int:
     """Run or recompute a benchmark and write its leaderboard; 1 if no job has a result."""
     asked = _parser().parse_args(arguments)
-    if asked.figure not in FIGURES:
-        raise unknown("figure", asked.figure, FIGURES, where="--figure")
+    if asked.figure not in HIGHER_IS_BETTER:
+        raise unknown("figure to rank by", asked.figure, HIGHER_IS_BETTER, where="--figure")
+    published = read_published(asked.published)
     folder = Path(asked.from_scores or asked.folder)
     rows = _recomputed(folder, asked, tell) if asked.from_scores else _run(folder, asked, tell)
     from renshu_tasks.anomaly.bench.leaderboard import write_leaderboard
     from renshu_tasks.anomaly.bench.text import table, write_rows
 
-    for line in table(rows, asked.figure, read_published(asked.published)):
+    for line in table(rows, asked.figure, published):
         tell(line)
     write_rows(folder / "rows.csv", rows)
     tell(f"rows         {folder / 'rows.csv'}")

@@ -31,6 +31,20 @@ FIGURES = {
 }
 """Every figure of a row. Those from point_f1 to false_alarms_a_day need a threshold."""
 
+HIGHER_IS_BETTER = (
+    "vus_pr",
+    "vus_roc",
+    "auc_pr",
+    "auc_roc",
+    "point_f1",
+    "event_f1",
+    "range_f1",
+    "affiliation_f1",
+    "nab",
+    "oracle_point_f1",
+)
+"""Figures that detectors can be ranked by."""
+
 
 def figures(
     labels: Labels,
