@@ -274,7 +274,7 @@ def tail(quick: bool) -> Rows:
 def prediction(quick: bool) -> Rows:
     """Texts a file in, a row a text out, against the pipeline."""
     size = 320 if quick else 10_000
-    data = embedded(32)
+    data = embedded(0)
     module = text_module.build(data.all_options, data).eval()
     rows = np.concatenate([data.parts["test"], data.parts["val"]])[:size]
     texts = [" ".join(data.text(row).split()) for row in rows]
