@@ -27,7 +27,7 @@ from .helpers import ALL, NAMES, find, tree
 CORE = {
     *(".gitignore", ".renshu.yaml", "README.md", "config.yaml", "pyproject.toml"),
     *("notebooks/explore.ipynb", "rivers/__init__.py", "rivers/config.py", "rivers/data.py"),
-    *("rivers/model.py", "rivers/train.py", "tests/test_project.py"),
+    *("requirements.lock", "rivers/model.py", "rivers/train.py", "tests/test_project.py"),
 }
 CHOSEN = {
     "license": {"LICENSE"},
@@ -210,3 +210,17 @@ def test_plain_cookiecutter_gives_the_full_tree(name: str, tmp_path: Path) -> No
     )
     made = {path: c for path, c in tree(tmp_path / "rivers").items() if "__pycache__" not in path}
     assert made == files_of(template, **ON | {"license": "apache-2.0"})
+
+
+def test_the_lock_of_a_project_has_sums_and_names_no_index(template: Template) -> None:
+    # pains/templates.md row 29
+    files = files_of(template, **ON)
+    text = files["requirements.lock"].decode("utf-8")
+    packages = re.findall(
+        r"^([a-z0-9][a-z0-9._-]*)==[^ ]+.*\\\n((?: +--hash=sha256:[0-9a-f]{64}.*\n)+)", text, re.M
+    )
+    assert len(packages) == len(re.findall(r"^[a-z0-9]", text, re.M))
+    names = {name for name, _ in packages}
+    assert {"torch", "numpy", "safetensors", "jsonargparse", "fastapi"} <= names
+    assert "renshu" not in names
+    assert not re.search(r"https?://|^ *-(-index|-extra|-find|i )", text, re.M)
