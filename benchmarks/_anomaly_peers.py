@@ -52,7 +52,7 @@ def measure(repeats: int) -> dict[str, Any]:
         labels, scores = series(points, events)
         curve = timed(lambda s=scores, y=labels: tsb.generate_curve(y, s, 100)[-2:], repeats)
         found[f"vus {points}"] = curve | {"value": [float(one) for one in curve["value"]]}
-    labels, scores = series(10_000, 5)
+    labels, scores = series(50_000, 10)
     raised = alarms(labels, scores)
     events, near = peers["generics"].convert_vector_to_events, peers["affiliation"].pr_from_events
     found["affiliation"] = timed(

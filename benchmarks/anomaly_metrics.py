@@ -41,8 +41,8 @@ PEERS = {
         "VUS-PR and VUS-ROC, 100,000 points, 10 events, window 100, 250 thresholds",
         100,
     ),
-    "affiliation": ("affiliation, 10,000 points, 2 % alarms", 20),
-    "range f1": ("range F1, 10,000 points, 2 % alarms", 20),
+    "affiliation": ("affiliation, 50,000 points, 10 events, 2 % alarms", 20),
+    "range f1": ("range F1, 50,000 points, 10 events, 2 % alarms", 20),
 }
 
 
@@ -62,7 +62,7 @@ def ours(name: str) -> dict[str, Any]:
     labels, scores = (
         series(int(points), 5 if points == "10000" else 10)
         if kind == "vus"
-        else (series(10_000, 5))
+        else (series(50_000, 10))
     )
     raised = alarms(labels, scores)
     functions = {

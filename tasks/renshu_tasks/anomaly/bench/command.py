@@ -12,6 +12,7 @@ from renshu.errors import ConfigError, DataError, unknown
 from renshu_tasks.anomaly.bench.figures import HIGHER_IS_BETTER
 from renshu_tasks.anomaly.bench.log import Row
 from renshu_tasks.anomaly.bench.runner import Settings, Tell, execute, plan, recompute
+from renshu_tasks.anomaly.detectors import DETECTORS as ALL
 from renshu_tasks.anomaly.metrics.modes import MODES
 
 DETECTORS = (
@@ -33,6 +34,9 @@ def run(arguments: Sequence[str], tell: Tell) -> int:
     asked = _parser().parse_args(arguments)
     if asked.figure not in HIGHER_IS_BETTER:
         raise unknown("figure to rank by", asked.figure, HIGHER_IS_BETTER, where="--figure")
+    for name in asked.detectors.split(","):
+        if name not in ALL:
+            raise unknown("detector", name, ALL, where="--detectors")
     published = read_published(asked.published)
     folder = Path(asked.from_scores or asked.folder)
     rows = _recomputed(folder, asked, tell) if asked.from_scores else _run(folder, asked, tell)

@@ -61,11 +61,12 @@ def as_flags(values: npt.ArrayLike, what: str) -> Labels:
         raise DataError(f"{what} of shape {array.shape}", allowed="one dimension")
     if array.dtype == np.bool_:
         return array
-    wrong = ~np.isin(array, (0, 1))
+    flags = array == 1
+    wrong = ~flags & (array != 0)
     if wrong.any():
         place = int(np.flatnonzero(wrong)[0])
         raise DataError(f"{what}: {array[place]!r}", where=f"point {place}", allowed="0 or 1")
-    return array.astype(np.bool_)
+    return flags
 
 
 def f1(precision: float, recall: float) -> float:
