@@ -57,7 +57,7 @@ _NNUNET = "not measured; Isensee et al., nnU-Net Revisited, MICCAI 2024"
 _TABLE = {
     "cpu": Defaults(48**3, 2, 24, 2, 0.4, "32-true",
         "a step of a larger patch or a wider network takes seconds on a processor",
-        "measured: python benchmarks/segmentation.py"),
+        "not measured; Isensee et al., nnU-Net, Nature Methods 2021"),
     "t4": Defaults(128**3, 2, 32, 1, 0.8, "16-mixed",
         "no bfloat16 before Ampere; 16 GB hold two patches of 128³", _NNUNET),
     "a100": Defaults(160**3, 2, 32, 1, 0.8, "bf16-mixed",
