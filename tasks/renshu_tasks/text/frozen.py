@@ -14,6 +14,7 @@ from renshu.messages import say
 from renshu_tasks.text import table
 from renshu_tasks.text.batching import LengthBatches
 from renshu_tasks.text.models import last_linear
+from renshu_tasks.text.samples import Encoded
 
 if TYPE_CHECKING:
     from renshu_tasks.text.data import TextData
@@ -50,8 +51,6 @@ def features(module: TextModel, data: TextData) -> Tensor:
 
 
 def _compute(module: TextModel, data: TextData, rows: Tensor) -> Tensor:
-    from renshu_tasks.text.data import Encoded
-
     last, kept = last_linear(module.model), []
     handle = last.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0]))
     mode = module.training

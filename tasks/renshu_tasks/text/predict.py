@@ -14,9 +14,9 @@ from torch import Tensor
 
 from renshu.errors import DataError
 from renshu_tasks.text import readers, table
-from renshu_tasks.text.data import Padding
 from renshu_tasks.text.encode import words_of
 from renshu_tasks.text.evaluation import names, probability_columns
+from renshu_tasks.text.samples import Padding
 
 if TYPE_CHECKING:
     from renshu_tasks.text.module import TextModel
