@@ -29,7 +29,6 @@ task = Task(
         "demo": {
             "trainer.max_epochs": 2,
             "data.patches": 160,
-            "training.augment": "light",
             "training.overlap": 0.25,
             "training.full_cases": 0,
         },

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from renshu_tasks.segmentation.data import SegmentationData
 
 Batch = dict[str, Tensor]
-_RATES = {"adamw": 3e-3, "sgd": 1e-2}
+_RATES = {"adamw": 5e-3, "sgd": 1e-2}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -149,11 +149,12 @@ class TrainingOptions:
     Attributes:
         loss: dice_ce, or dice_focal for structures that are small or hard.
         optimizer: adamw, or sgd with Nesterov momentum 0.99.
-        learning_rate: the highest; it rises linearly, then falls as a cosine to 0. Default: 0.003
+        learning_rate: the highest; it rises linearly, then falls as a cosine to 0. Default: 0.005
             for adamw, 0.01 for sgd.
         warmup: share of the steps in which it rises.
         weight_decay: pull towards 0; not on biases and norms.
-        augment: none; light: intensity, mirrored where allowed; standard: turned and scaled too.
+        augment: none; light: intensity, mirrored where allowed; standard: turned and scaled too,
+            for trainings longer than the default's.
         mirror: axes (0 right, 1 front, 2 head) along which patches and predictions are mirrored.
             Default: none, for where left and right are different classes a mirror image lies.
         class_weights: none; balanced: a class weighs the inverse of its share of the voxels, by
@@ -176,7 +177,7 @@ class TrainingOptions:
     learning_rate: float | None = None
     warmup: float = 0.05
     weight_decay: float = 0.01
-    augment: Literal["none", "light", "standard"] = "standard"
+    augment: Literal["none", "light", "standard"] = "light"
     mirror: list[int] = field(default_factory=list)
     class_weights: Literal["none", "balanced"] = "none"
     ema_decay: float = 0.99

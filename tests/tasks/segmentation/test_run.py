@@ -29,7 +29,7 @@ from renshu_tasks.segmentation.sources import find
 Write = Callable[..., Path]
 Scan = Callable[..., tuple[np.ndarray, np.ndarray]]
 TINY = ["--model.width", "8", "--model.depth", "3", "--trainer.accelerator", "cpu"]
-TINY += ["--trainer.seed", "1"]
+TINY += ["--trainer.seed", "1", "--training.augment", "standard"]
 
 
 @pytest.fixture(scope="module")
