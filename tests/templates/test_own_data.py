@@ -138,7 +138,8 @@ def tweets() -> list[tuple[str, str]]:
     demo = pytest.importorskip("renshu_tasks.text.demo")
     with demo.corpus_file().open(encoding=demo.ENCODING, newline="") as file:
         rows = list(csv.reader(file))[1::120][:300]
-    return [(row[-1], row[0]) for row in rows]
+    unique = {" ".join(row[-1].lower().split()): (row[-1], row[0]) for row in rows}
+    return list(unique.values())
 
 
 def text_table(folder: Path) -> None:
