@@ -228,6 +228,8 @@ class IterableFeed(Feed):
             following = None if batches == self.limit else self._pull(source)
             self.last = following is None
             entry["finished"] = self.last and batches != self.limit
+            if entry["finished"] and batches != (said := self._whole() or batches):
+                say(f"{self.name}: the loader says {said} batches and gave {batches}", once=True)
             self._taken.append(entry)
             yield item
             item = following

@@ -215,8 +215,8 @@ def _forward_backward(plan: Plan, batch: Any, index: int) -> Any:
     if isinstance(output, dict) and "losses" in output:
         return _backward_each(plan, output, index)
     loss, items = (output, None) if isinstance(output, Tensor) else _read_loss(output)
-    if not loss.requires_grad:
-        raise _no_graph(plan, loss)
+    if not loss.requires_grad or loss.numel() != 1:
+        raise _no_loss(plan, loss)
     if plan.window.batches == 0:
         _zero_gradients(plan, index)
     plan.loss = value = loss.detach()
@@ -287,13 +287,17 @@ def _read_loss(output: Any) -> tuple[Tensor, Any]:
     )
 
 
-def _no_graph(plan: Plan, loss: Tensor) -> ConfigError:
+def _no_loss(plan: Plan, loss: Tensor) -> ConfigError:
     frozen = not any(p.requires_grad for p in plan.module.parameters())
+    said = "the loss of training_step has no graph, so it cannot be differentiated"
+    mend = "all parameters are frozen: unfreeze some" if frozen else "do not detach the loss"
+    if loss.numel() != 1:
+        said, mend = f"the loss of training_step has {loss.numel()} values", "take its mean"
     return ConfigError(
-        "the loss of training_step has no graph, so it cannot be differentiated",
+        said,
         where=f"{type(plan.module).__name__}.training_step, batch {plan.progress.batch}",
         allowed="a 0-dim Tensor computed from parameters that require gradients",
-        mend="all parameters are frozen: unfreeze some" if frozen else "do not detach the loss",
+        mend=mend,
     )
 
 

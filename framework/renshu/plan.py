@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,7 @@ from torch.optim import Optimizer
 from renshu import optim
 from renshu.callbacks.callback import Callback
 from renshu.data import DataModule, cast, move
+from renshu.errors import ConfigError
 from renshu.feed import Feed
 from renshu.intervals import Interval, Progress
 from renshu.module import Module
@@ -165,10 +168,13 @@ class Plan:
         first, last = list[Hook](), list[Hook]()
         for callback in self.callbacks:
             if overrides(callback, name, Callback):
+                _check_arguments(callback, name, Callback)
                 hook = partial(getattr(callback, name), self.trainer, self.module)
                 (last if late and hasattr(callback, "monitor") else first).append(hook)
-        own = [getattr(self.module, name)] if overrides(self.module, name, Module) else []
-        return [*first, *own, *last]
+        if not overrides(self.module, name, Module):
+            return [*first, *last]
+        _check_arguments(self.module, name, Module)
+        return [*first, getattr(self.module, name), *last]
 
     def _transfers(self) -> list[Hook]:
         """What is done to each batch before its step; nothing in the common case on the CPU."""
@@ -242,6 +248,20 @@ class Plan:
             self.progress.seconds = heard[0][0]
             self.signal = next((number for _, _, number in heard if number), None)
             self.halt = any(halt for _, halt, _ in heard) or self.signal is not None
+
+
+def _check_arguments(owner: object, name: str, base: type) -> None:
+    """Raise ConfigError for a hook that does not take what it will be called with."""
+    given = [*inspect.signature(getattr(base, name)).parameters.values()][1:]
+    needed = [argument for argument in given if argument.default is argument.empty]
+    found = inspect.signature(getattr(owner, name))
+    for arguments in (given, needed):
+        with suppress(TypeError):
+            found.bind(*arguments)
+            return
+    allowed = f"{name}({', '.join(['self', *(argument.name for argument in given)])})"
+    said = f"{type(owner).__name__}.{name}{found} does not take the hook's arguments"
+    raise ConfigError(said, allowed=allowed)
 
 
 def overrides(item: object, name: str, base: type) -> bool:

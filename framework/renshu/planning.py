@@ -20,9 +20,19 @@ from renshu.options import WHOLE_NUMBERS, TrainerOptions
 from renshu.order import Share
 from renshu.plan import VERBS, EpochBatches, Plan, overrides
 
+CONTRADICTIONS = (
+    ("validate_every", "val_check_interval"),
+    ("log_every", "log_every_n_steps"),
+    ("overfit_batches", "limit_train_batches", "limit_val_batches", "max_steps"),
+    ("barebones", "logger", "profiler", "enable_checkpointing", "enable_progress_bar",
+     "enable_model_summary"),
+)  # fmt: skip
+"""Options of which the first one goes with none of the others."""
+
 
 def check_options(options: TrainerOptions) -> None:
-    """Contradictions among the options, found when the Trainer is made."""
+    """What cannot work, found when the Trainer is made."""
+    _check_contradictions(options)
     for name in ("limit_train_batches", "limit_val_batches", "limit_test_batches",
                  "limit_predict_batches", "overfit_batches"):  # fmt: skip
         value = getattr(options, name)
@@ -47,12 +57,20 @@ def check_options(options: TrainerOptions) -> None:
     for name in ("validate_every", "log_every", "stop_after"):
         if (value := getattr(options, name)) is not None:
             Interval.parse(value, name)
-    for ours, theirs in (("validate_every", "val_check_interval"),
-                         ("log_every", "log_every_n_steps")):  # fmt: skip
-        if getattr(options, ours) is not None and getattr(options, theirs) is not None:
-            raise ConfigError(f"{ours} and {theirs} are both given", allowed="one of them")
     if options.max_time is not None:
         seconds(options.max_time)
+
+
+def _check_contradictions(options: TrainerOptions) -> None:
+    usual = vars(TrainerOptions())
+    asked = {name for name, value in vars(options).items() if value and value != usual[name]}
+    for one, *others in CONTRADICTIONS:
+        if both := one in asked and asked.intersection(others):
+            raise ConfigError(f"{one} and {min(both)} are both given", allowed="one of them")
+    for unit in ("epochs", "steps"):
+        least, most = getattr(options, f"min_{unit}"), getattr(options, f"max_{unit}")
+        if least is not None and most not in (None, -1) and least > most:
+            raise ConfigError(f"min_{unit}={least}", allowed=f"up to max_{unit}={most}")
 
 
 def seconds(text: str) -> float:
@@ -146,7 +164,11 @@ def plan_optimisation(plan: Plan) -> None:
     """Optimisers, schedulers, and which of the ways through a step this fit takes."""
     module, scaler = plan.module, plan.precision.scaler
     where = f"{type(module).__name__}.configure_optimizers"
-    plan.configs, plan.schedulers = read_optimizers(module.configure_optimizers(), where)
+    try:
+        made = module.configure_optimizers()
+    except ValueError as error:  # torch's own: no parameters, a negative rate
+        raise ConfigError(str(error), where=where) from error
+    plan.configs, plan.schedulers = read_optimizers(made, where)
     plan.optimizers = [config.optimizer for config in plan.configs]
     plan.every_step = all(config.frequency == 1 for config in plan.configs)
     plan.handles = [OptimizerHandle(optimizer, plan) for optimizer in plan.optimizers]
@@ -167,9 +189,10 @@ def plan_optimisation(plan: Plan) -> None:
             optimizer.register_step_post_hook(plan.note_step)
     plan.choose_step()
     plan.takes = positional(module.training_step)
-    if plan.takes < 1:
+    if plan.takes < 1 or positional(module.training_step, needed=True) > 2:
+        said = f"training_step{inspect.signature(module.training_step)} cannot be called"
         allowed = "training_step(self, batch) or training_step(self, batch, batch_idx)"
-        raise ConfigError("training_step takes no batch", allowed=allowed)
+        raise ConfigError(said, where=type(module).__name__, allowed=allowed)
     _plan_gradients(plan)
 
 
@@ -207,12 +230,13 @@ def _check_optimizers(plan: Plan, where: str) -> None:
         raise ConfigError(said, where=where, allowed=f"disjoint parameters, or {manual}")
 
 
-def positional(function: Callable[..., Any]) -> int:
-    """How many positional arguments a bound method takes; 3 when it takes any number."""
+def positional(function: Callable[..., Any], needed: bool = False) -> int:
+    """How many positional arguments a bound method takes, or needs; 3 when it takes any number."""
     found = inspect.signature(function).parameters.values()
-    if any(p.kind is p.VAR_POSITIONAL for p in found):
+    if not needed and any(p.kind is p.VAR_POSITIONAL for p in found):
         return 3
-    return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in found)
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(p.kind in kinds and not (needed and p.default is not p.empty) for p in found)
 
 
 def estimated_steps(plan: Plan) -> int | float:

@@ -139,6 +139,8 @@ class Trainer:
                 loops.fit(plan)
                 loops.refuse_non_finite(plan)
             if plan.signal is None:
+                self.epoch_metrics = plan.results.stepped() | self.epoch_metrics
+                plan.module.__dict__["_results"] = None  # from here on log() would be lost
                 plan.call("on_fit_end")
                 self.wait_for_checkpoints()
                 for logger in self.loggers:

@@ -17,6 +17,6 @@ def load(folder: Path) -> Callable[..., dict[str, np.ndarray]]:
     names = [output.name for output in session.get_outputs()]
 
     def run(inputs: dict[str, np.ndarray], texts: Sequence[str] = ()) -> dict[str, np.ndarray]:
-        return dict(zip(names, session.run(names, inputs), strict=True))
+        return dict(zip(names, map(np.asarray, session.run(names, inputs)), strict=True))
 
     return run

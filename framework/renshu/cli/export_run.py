@@ -48,7 +48,7 @@ def check(model) -> int:
 def main(arguments: list[str]) -> int:
     """Check the model, or run it on a folder of cases; the exit code."""
     sys.path.insert(0, str(HERE))
-    from model import load
+    from model import load  # pyright: ignore[reportMissingImports]  # the folder's own
 
     model = load(HERE)
     if not arguments:

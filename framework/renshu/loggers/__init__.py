@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from renshu.errors import unknown
+from renshu.errors import ConfigError, unknown
 
 if TYPE_CHECKING:
     from renshu.loggers.csv import CSVLogger as CSVLogger
@@ -46,7 +46,12 @@ def make_loggers(spec: Any) -> list[Logger]:
     for item in items:
         if not isinstance(item, Logger) and item not in LOGGERS:
             raise unknown("logger", item, LOGGERS, "Trainer(logger=)")
-    return [item if isinstance(item, Logger) else __getattr__(LOGGERS[item])() for item in items]
+    found = [item if isinstance(item, Logger) else __getattr__(LOGGERS[item])() for item in items]
+    tables = [str(getattr(logger, "save_dir", None)) for logger in found if logger.name == "csv"]
+    if len(set(tables)) < len(tables):
+        said = "two CSV loggers would write one file"
+        raise ConfigError(said, allowed="one", mend="CSVLogger(save_dir=...) for the other")
+    return found
 
 
 __all__ = [*_MODULES, "LOGGERS", "make_loggers"]  # pyright: ignore[reportUnsupportedDunderAll]
