@@ -6,20 +6,10 @@ when they are used. Classical detectors run on the processor alone.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from typing import Any, Literal
 
-from renshu.errors import ConfigError
 from renshu.messages import say
-
-
-@dataclass(frozen=True)
-class Device:
-    """A device as it was found, or as it was recorded elsewhere."""
-
-    kind: Literal["cpu", "cuda", "tpu", "mps"]
-    name: str
+from renshu_tasks.common.device import Device, describe_device, table_key
 
 
 @dataclass(frozen=True)
@@ -72,7 +62,7 @@ def resolve(device: Device, windows: int) -> Defaults:
 
     Raises ConfigError for an unknown kind of device.
     """
-    row = _TABLE[_key(device)]
+    row = _TABLE[table_key(device)]
     if not row.source.startswith("measured"):
         say(f"the defaults for {device.name} are {row.source}", once=True)
     most = max(windows // 8, 8)
@@ -82,28 +72,4 @@ def resolve(device: Device, windows: int) -> Defaults:
 
 def precision(accelerator: str = "auto") -> str:
     """The table's precision for the device at hand."""
-    return _TABLE[_key(describe_device(accelerator))].precision
-
-
-def describe_device(accelerator: str = "auto") -> Device:
-    """The device at hand: GPU, Apple GPU or CPU; `accelerator="cpu"` looks no further."""
-    import torch
-
-    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        found: Any = torch.cuda.get_device_properties(0)
-        return Device("cuda", found.name)
-    if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
-        return Device("mps", "Apple GPU")
-    return Device("cpu", f"CPU with {os.cpu_count()} cores")
-
-
-def _key(device: Device) -> str:
-    if device.kind == "cuda":
-        words = device.name.lower().replace("-", " ").split()
-        return next((key for key in ("t4", "a100", "h100") if key in words), "gpu")
-    keys = {"cpu": "cpu", "mps": "mps", "tpu": "v5e"}
-    if device.kind not in keys:
-        raise ConfigError(
-            f"there are no defaults for {device.kind!r}", allowed=", ".join([*keys, "cuda"])
-        )
-    return keys[device.kind]
+    return _TABLE[table_key(describe_device(accelerator))].precision

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from renshu_tasks.anomaly.metrics.volume import attainable, vus
 from renshu_tasks.anomaly.metrics.window import metric_window
 from renshu_tasks.anomaly.series import Series, events_of
 from renshu_tasks.anomaly.thresholds import Decision, decide
+from renshu_tasks.common.files import write_json
 
 if TYPE_CHECKING:
     from renshu_tasks.anomaly.data import SeriesData
@@ -239,8 +239,3 @@ def prediction_rows(outcome: Outcome, start: int) -> Any:
         if series.labels is not None:
             row["label"] = int(series.labels[i])
         yield row
-
-
-def write_json(file: Path, value: Any) -> None:
-    """JSON without NaN and infinity, which other readers refuse."""
-    file.write_text(json.dumps(value, indent=1, allow_nan=False), encoding="utf-8")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
-from renshu.errors import ConfigError, near
+from renshu_tasks.common.options import check
 
 
 @dataclass(kw_only=True)
@@ -55,7 +54,7 @@ class DataOptions:
 
     def __post_init__(self) -> None:
         above, counts = (1e-9, math.inf), (1, math.inf)
-        _check(
+        check(
             self,
             "data",
             {
@@ -96,7 +95,7 @@ class ModelOptions:
     def __post_init__(self) -> None:
         names = ("window", "neighbours", "clusters", "trees")
         ranges: dict[str, tuple[float, float]] = dict.fromkeys(names, (1, math.inf))
-        _check(self, "model", ranges | {"power": (0, 10), "explained": (0.01, 0.9999)})
+        check(self, "model", ranges | {"power": (0, 10), "explained": (0.01, 0.9999)})
 
     def parameters(self) -> dict[str, Any]:
         """What was given, for `detectors.make`."""
@@ -131,7 +130,7 @@ class TrainingOptions:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        _check(
+        check(
             self,
             "training",
             {
@@ -143,24 +142,6 @@ class TrainingOptions:
                 "threads": (1, 4096),
             },
         )
-
-
-def _check(options: Any, section: str, ranges: Mapping[str, tuple[float, float]]) -> None:
-    """Refuse numbers out of their range and names that are not among a field's choices."""
-    for name, hint in get_type_hints(type(options)).items():
-        value, key = getattr(options, name), f"{section}.{name}"
-        if get_origin(hint) is Literal and value not in get_args(hint):
-            choices = [str(choice) for choice in get_args(hint)]
-            raise ConfigError(
-                f"there is no {value!r}",
-                where=key,
-                allowed=", ".join(choices),
-                mend=near(str(value), choices),
-            )
-        low, high = ranges.get(name, (-math.inf, math.inf))
-        if isinstance(value, int | float) and not low <= value <= high:
-            allowed = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
-            raise ConfigError(f"{value} is out of range", where=key, allowed=allowed)
 
 
 @dataclass(kw_only=True)

@@ -18,8 +18,8 @@ class Device:
 
     kind: Literal["cpu", "cuda", "tpu", "mps"]
     name: str
-    memory: int
-    cores: int
+    memory: int = 0
+    cores: int = 1
 
 
 def describe_device(accelerator: str = "auto") -> Device:

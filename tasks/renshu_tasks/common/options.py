@@ -15,7 +15,7 @@ def check(options: Any, section: str, ranges: Mapping[str, tuple[float, float]])
     Args:
         options: a dataclass; a field of type Literal lists its choices.
         section: what the command line calls it, such as "data".
-        ranges: field → (lowest, highest) allowed number.
+        ranges: field → (lowest, highest) allowed number, also of each number in a list.
 
     Raises:
         ConfigError: with the key, the value and what is allowed.
@@ -31,6 +31,7 @@ def check(options: Any, section: str, ranges: Mapping[str, tuple[float, float]])
                 mend=near(str(value), choices),
             )
         low, high = ranges.get(name, (-math.inf, math.inf))
-        if isinstance(value, int | float) and not low <= value <= high:
-            allowed = f"{low} or more" if high == math.inf else f"{low} to {high}"
-            raise ConfigError(f"{value} is out of range", where=key, allowed=allowed)
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, int | float) and not low <= number <= high:
+                allowed = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
+                raise ConfigError(f"{number} is out of range", where=key, allowed=allowed)

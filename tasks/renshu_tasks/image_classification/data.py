@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, WeightedRandomSampler
 from renshu.data import DataModule
 from renshu.errors import ConfigError, DataError, near
 from renshu.messages import say
+from renshu_tasks.common.parts import PARTS
 from renshu_tasks.image_classification import sources
 from renshu_tasks.image_classification.defaults import Defaults, describe_device, resolve
 from renshu_tasks.image_classification.labels import (
@@ -36,7 +37,7 @@ from renshu_tasks.image_classification.pictures import (
     read_all,
     scaled,
 )
-from renshu_tasks.image_classification.records import PARTS, Records
+from renshu_tasks.image_classification.records import Records
 from renshu_tasks.image_classification.splits import Rows, split, strata_of
 from renshu_tasks.image_classification.verify import examine_all, refuse_twins
 

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from renshu.errors import DataError
+from renshu_tasks.common.parts import PART_NAMES
 from renshu_tasks.image_classification.options import DataOptions
 from renshu_tasks.image_classification.readers import SUFFIXES
-from renshu_tasks.image_classification.records import PART_NAMES, Records, inside
+from renshu_tasks.image_classification.records import Records, inside
 
 _DEEPEST = 32
 

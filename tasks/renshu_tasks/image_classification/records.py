@@ -15,20 +15,10 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from renshu.errors import DataError
+from renshu_tasks.common.parts import PART_NAMES
 from renshu_tasks.image_classification.readers import Raw
 
 _CHUNK = 64  # rows that a thread looks at before it asks for more
-PARTS = ("train", "val", "test")
-PART_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
-}
 
 
 @dataclass

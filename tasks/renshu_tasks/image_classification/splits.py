@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from renshu.errors import ConfigError, DataError
+from renshu_tasks.common.parts import PARTS
 from renshu_tasks.image_classification.options import DataOptions
-from renshu_tasks.image_classification.records import PARTS
 
 Rows = NDArray[np.int64]
 TEST_SHARE = 0.2

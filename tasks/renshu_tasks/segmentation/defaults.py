@@ -7,26 +7,12 @@ at hand. Rows that were not measured say so once, when they are used.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
 
-from renshu.errors import ConfigError
 from renshu.messages import say
-
-
-@dataclass(frozen=True)
-class Device:
-    """A device as it was found, or as it was recorded elsewhere.
-
-    `memory` is what is free, in bytes (of the machine for a CPU); `cores` are those this process
-    may use.
-    """
-
-    kind: Literal["cpu", "cuda", "tpu", "mps"]
-    name: str
-    memory: int
-    cores: int
+from renshu_tasks.common import device
+from renshu_tasks.common.device import Device, table_key
 
 
 @dataclass(frozen=True)
@@ -75,7 +61,7 @@ _TABLE = {
 
 def resolve(device: Device) -> Defaults:
     """The table's row for a device. Raises ConfigError for an unknown kind of device."""
-    found = _TABLE[_key(device)]
+    found = _TABLE[table_key(device)]
     if not found.source.startswith("measured"):
         say(f"the defaults for {device.name} are {found.source}", once=True)
     return found
@@ -84,23 +70,19 @@ def resolve(device: Device) -> Defaults:
 def precision(accelerator: str = "auto") -> str:
     """The table's precision for the device at hand; what is not plain float32 is said."""
     device = describe_device(accelerator)
-    found = _TABLE[_key(device)].precision
+    found = _TABLE[table_key(device)].precision
     if found != "32-true":
         say(f"precision for {device.name}: {found}; --trainer.precision chooses another")
     return found
 
 
 def describe_device(accelerator: str = "auto") -> Device:
-    """The device at hand: GPU, Apple GPU or CPU; `accelerator="cpu"` looks no further."""
+    """The device at hand, with the memory that is free there now."""
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        found: Any = torch.cuda.get_device_properties(0)
-        return Device("cuda", found.name, torch.cuda.mem_get_info()[0], cores or 1)
-    if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
-        return Device("mps", "Apple GPU", free_memory(), cores or 1)
-    return Device("cpu", "CPU", free_memory(), cores or 1)
+    found = device.describe_device(accelerator)
+    memory = torch.cuda.mem_get_info()[0] if found.kind == "cuda" else free_memory()
+    return replace(found, memory=memory)
 
 
 def free_memory() -> int:
@@ -116,15 +98,3 @@ def free_memory() -> int:
     except (OSError, KeyError, ValueError):  # not Linux, or no limit on this group
         return found
     return found if limit == "max" else min(found, int(limit) - used)
-
-
-def _key(device: Device) -> str:
-    if device.kind == "cuda":
-        words = device.name.lower().replace("-", " ").split()
-        return next((key for key in ("t4", "a100", "h100") if key in words), "gpu")
-    keys = {"cpu": "cpu", "mps": "mps", "tpu": "v5e"}
-    if device.kind not in keys:
-        raise ConfigError(
-            f"there are no defaults for {device.kind!r}", allowed=", ".join([*keys, "cuda"])
-        )
-    return keys[device.kind]

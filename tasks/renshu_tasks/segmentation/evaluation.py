@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from renshu_tasks.common.files import write_json
 from renshu_tasks.segmentation import calibration, metrics
 from renshu_tasks.segmentation import fingerprint as fp
 from renshu_tasks.segmentation.case import IGNORE, Case
@@ -155,8 +155,3 @@ def write_overlays(
 def _read_mask(file: Path, case: Case) -> np.ndarray:
     scan = read_scan(file, max_voxels=case.image[0].size, picture_spacing=[1, 1], mask=True)
     return np.ascontiguousarray(scan.voxels, dtype=np.int16)
-
-
-def write_json(file: Path, value: Any) -> None:
-    """JSON without NaN and infinity, which other readers refuse."""
-    file.write_text(json.dumps(value, indent=1, allow_nan=False), encoding="utf-8")

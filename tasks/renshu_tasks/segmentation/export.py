@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from renshu.cli.export_onnx import write_onnx
 from renshu.task import Case as Example
 from renshu.task import Exported
+from renshu_tasks.common.files import write_json
 from renshu_tasks.segmentation import inference
 from renshu_tasks.segmentation.case import Case
-from renshu_tasks.segmentation.evaluation import PURPOSE, write_json
+from renshu_tasks.segmentation.evaluation import PURPOSE
 from renshu_tasks.segmentation.prepare import prepare
 
 if TYPE_CHECKING:

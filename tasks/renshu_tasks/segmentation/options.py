@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Literal
 
-from renshu.errors import ConfigError, near
+from renshu.errors import ConfigError
+from renshu_tasks.common.options import check
 
 
 @dataclass(kw_only=True)
@@ -112,7 +112,7 @@ class DataOptions:
             **dict.fromkeys(("picture_spacing", "spacing"), above),
             **dict.fromkeys(("patch", "batch_size", "patches", "max_voxels"), (1, math.inf)),
         }
-        _check(self, "data", ranges)
+        check(self, "data", ranges)
 
 
 @dataclass(kw_only=True)
@@ -139,7 +139,7 @@ class ModelOptions:
     weights: str | None = None
 
     def __post_init__(self) -> None:
-        _check(self, "model", {"width": (1, 1024), "depth": (1, 8), "fold": (1, 4)})
+        check(self, "model", {"width": (1, 1024), "depth": (1, 8), "fold": (1, 4)})
 
 
 @dataclass(kw_only=True)
@@ -202,26 +202,7 @@ class TrainingOptions:
             "surface_tolerance_mm": (0, math.inf),
             "threads": (1, 4096),
         }
-        _check(self, "training", ranges)
-
-
-def _check(options: Any, section: str, ranges: Mapping[str, tuple[float, float]]) -> None:
-    """Refuse numbers out of their range and names that are not among a field's choices."""
-    for name, hint in get_type_hints(type(options)).items():
-        value, key = getattr(options, name), f"{section}.{name}"
-        if get_origin(hint) is Literal and value not in get_args(hint):
-            choices = [str(choice) for choice in get_args(hint)]
-            raise ConfigError(
-                f"there is no {value!r}",
-                where=key,
-                allowed=", ".join(choices),
-                mend=near(str(value), choices),
-            )
-        low, high = ranges.get(name, (-math.inf, math.inf))
-        for number in value if isinstance(value, list) else [value]:
-            if isinstance(number, int | float) and not low <= number <= high:
-                allowed = f"{low} or more" if high == math.inf else f"{low} to {high}"
-                raise ConfigError(f"{number} is out of range", where=key, allowed=allowed)
+        check(self, "training", ranges)
 
 
 @dataclass(kw_only=True)

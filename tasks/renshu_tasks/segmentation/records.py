@@ -9,7 +9,6 @@ from pathlib import Path
 from renshu.errors import DataError
 from renshu_tasks.segmentation.case import Case
 
-PARTS = ("train", "val", "test")
 PART_NAMES = {
     **dict.fromkeys(("train", "training", "tr"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),

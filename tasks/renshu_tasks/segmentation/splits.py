@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from renshu.errors import ConfigError, DataError
+from renshu_tasks.common.parts import PARTS
 from renshu_tasks.segmentation.options import DataOptions
-from renshu_tasks.segmentation.records import PARTS, Record
+from renshu_tasks.segmentation.records import Record
 
 TEST_SHARE = 0.2
 

@@ -6,24 +6,10 @@ at hand. Rows that were not measured say so once, when they are used.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from typing import Any, Literal
 
-from renshu.errors import ConfigError
 from renshu.messages import say
-
-
-@dataclass(frozen=True)
-class Device:
-    """A device as it was found, or as it was recorded elsewhere.
-
-    `cores` are those this process may use.
-    """
-
-    kind: Literal["cpu", "cuda", "tpu", "mps"]
-    name: str
-    cores: int
+from renshu_tasks.common.device import Device, describe_device, table_key
 
 
 @dataclass(frozen=True)
@@ -70,7 +56,7 @@ def resolve(device: Device, texts: int) -> Defaults:
 
     Raises ConfigError for an unknown kind of device.
     """
-    row = _TABLE[_key(device)]
+    row = _TABLE[table_key(device)]
     if not row.source.startswith("measured"):
         say(f"the defaults for {device.name} are {row.source}", once=True)
     batch = min(row.batch_size, max(texts // 16, 8))
@@ -87,32 +73,7 @@ def resolve(device: Device, texts: int) -> Defaults:
 def precision(accelerator: str = "auto") -> str:
     """The table's precision for the device at hand; what is not plain float32 is said."""
     device = describe_device(accelerator)
-    found = _TABLE[_key(device)].precision
+    found = _TABLE[table_key(device)].precision
     if found != "32-true":
         say(f"precision for {device.name}: {found}; --trainer.precision chooses another")
     return found
-
-
-def describe_device(accelerator: str = "auto") -> Device:
-    """The device at hand: GPU, Apple GPU or CPU; `accelerator="cpu"` looks no further."""
-    import torch
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        found: Any = torch.cuda.get_device_properties(0)
-        return Device("cuda", found.name, cores or 1)
-    if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
-        return Device("mps", "Apple GPU", cores or 1)
-    return Device("cpu", "CPU", cores or 1)
-
-
-def _key(device: Device) -> str:
-    if device.kind == "cuda":
-        words = device.name.lower().replace("-", " ").split()
-        return next((key for key in ("t4", "a100", "h100") if key in words), "gpu")
-    keys = {"cpu": "cpu", "mps": "mps", "tpu": "v5e"}
-    if device.kind not in keys:
-        raise ConfigError(
-            f"there are no defaults for {device.kind!r}", allowed=", ".join([*keys, "cuda"])
-        )
-    return keys[device.kind]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,9 @@ from torch import Tensor
 
 from renshu.cli.table import TableWriter
 from renshu.data import move
-from renshu_tasks.text import audit, calibration, metrics, normalise
+from renshu_tasks.common import calibration
+from renshu_tasks.common.files import write_json
+from renshu_tasks.text import audit, metrics, normalise
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
@@ -314,8 +315,3 @@ def write_data(data: TextData, run_dir: Path) -> None:
         "notes": data.notes,
     }
     write_json(run_dir / "data.json", found)
-
-
-def write_json(file: Path, value: Any) -> None:
-    """JSON without NaN and infinity, which other readers refuse."""
-    file.write_text(json.dumps(value, indent=1, allow_nan=False), encoding="utf-8")

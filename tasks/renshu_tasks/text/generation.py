@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from renshu_tasks.common.files import write_json
 from renshu_tasks.text import evaluation, metrics, normalise
 from renshu_tasks.text.encode import IGNORED
 
@@ -28,7 +29,7 @@ def measure(module: TextModel, data: TextData, split: str, folder: Path) -> dict
     """Perplexity over tokens with a label; samples beside their references."""
     rows, losses, tokens = text_losses(module, data, split)
     samples = _samples(module, data, split)
-    evaluation.write_json(folder / "samples.json", samples)
+    write_json(folder / "samples.json", samples)
     figures = {
         "samples": len(rows),
         "tokens": int(tokens.sum()),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Literal
 
-from renshu.errors import ConfigError, near
+from renshu.errors import ConfigError
+from renshu_tasks.common.options import check
 
 
 @dataclass(kw_only=True)
@@ -92,7 +92,7 @@ class DataOptions:
         one_up = ("batch_size", "token_budget", "max_chars")
         counts: dict[str, tuple[float, float]] = dict.fromkeys(one_up, (1, math.inf))
         counts |= {"num_workers": (0, 4096), "limit": (0, math.inf), "max_length": (4, 10**6)}
-        _check(self, "data", counts | {"split_seed": (0, 2**32 - 1)})
+        check(self, "data", counts | {"split_seed": (0, 2**32 - 1)})
 
 
 @dataclass(kw_only=True)
@@ -130,7 +130,7 @@ class ModelOptions:
 
     def __post_init__(self) -> None:
         shares = dict.fromkeys(("dropout", "lora_dropout"), (0, 0.99))
-        _check(self, "model", shares | {"lora_rank": (1, 4096), "lora_alpha": (0, 10**6)})
+        check(self, "model", shares | {"lora_rank": (1, 4096), "lora_alpha": (0, 10**6)})
 
 
 @dataclass(kw_only=True)
@@ -176,25 +176,7 @@ class TrainingOptions:
         names = ("warmup", "label_smoothing", "layer_decay", "threshold")
         shares: dict[str, tuple[float, float]] = dict.fromkeys(names, (0, 1))
         sizes = dict.fromkeys(("weight_decay", "learning_rate"), (0, 1000))
-        _check(self, "training", shares | sizes | {"threads": (1, 4096), "contrast": (1e-4, 100)})
-
-
-def _check(options: Any, section: str, ranges: Mapping[str, tuple[float, float]]) -> None:
-    """Refuse numbers out of their range and names that are not among a field's choices."""
-    for name, hint in get_type_hints(type(options)).items():
-        value, key = getattr(options, name), f"{section}.{name}"
-        if get_origin(hint) is Literal and value not in get_args(hint):
-            choices = [str(choice) for choice in get_args(hint)]
-            raise ConfigError(
-                f"there is no {value!r}",
-                where=key,
-                allowed=", ".join(choices),
-                mend=near(str(value), choices),
-            )
-        low, high = ranges.get(name, (-math.inf, math.inf))
-        if isinstance(value, int | float) and not low <= value <= high:
-            allowed = f"{low} or more" if high == math.inf else f"{low} to {high}"
-            raise ConfigError(f"{value} is out of range", where=key, allowed=allowed)
+        check(self, "training", shares | sizes | {"threads": (1, 4096), "contrast": (1e-4, 100)})
 
 
 @dataclass(kw_only=True)

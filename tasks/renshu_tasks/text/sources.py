@@ -9,20 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from renshu.errors import ConfigError, DataError
+from renshu_tasks.common.parts import PART_NAMES, PARTS
 from renshu_tasks.text import demo, readers
 from renshu_tasks.text.options import DataOptions
-
-PARTS = ("train", "val", "test")
-PART_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
-}
 
 Located = tuple[str | None, str, dict[str, Any]]
 """Part or None, where the row stands, its columns."""

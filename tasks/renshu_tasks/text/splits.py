@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from renshu.errors import ConfigError, DataError
+from renshu_tasks.common.parts import PARTS
 from renshu_tasks.text.options import DataOptions
-from renshu_tasks.text.sources import PARTS
 
 Rows = NDArray[np.int64]
 TEST_SHARE = 0.2

@@ -14,9 +14,10 @@ import datasets
 from datasets import Dataset, Features, Value
 
 from renshu.errors import DataError, near
+from renshu_tasks.common.parts import PART_NAMES
 from renshu_tasks.text import normalise, readers
 from renshu_tasks.text.options import DataOptions
-from renshu_tasks.text.sources import PART_NAMES, Source
+from renshu_tasks.text.sources import Source
 
 VERSION = "1"
 """Of what is written to the cache; a change of meaning takes another."""

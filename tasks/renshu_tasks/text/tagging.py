@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from renshu.cli.table import TableWriter
+from renshu_tasks.common.files import write_json
 from renshu_tasks.text import evaluation, metrics
 from renshu_tasks.text.encode import IGNORED, words_of
 
@@ -45,7 +46,7 @@ def measure(module: TextModel, data: TextData, split: str, folder: Path) -> dict
         for i in worst[: evaluation.MISTAKES]
         if counts[i, 1] + counts[i, 2] > 2 * counts[i, 0]
     ]
-    evaluation.write_json(folder / "mistakes.json", mistakes)
+    write_json(folder / "mistakes.json", mistakes)
     groups = data.groups[data.parts[split]]
     accuracy = metrics.bootstrap(lambda w: {"word_accuracy": w @ right / (w @ words)}, groups)
     types = sorted({tag[2:] for tag in module.classes if tag != "O"})

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from renshu_tasks.common.files import write_json
 from renshu_tasks.text import evaluation, metrics
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def measure(module: TextModel, data: TextData, split: str, folder: Path) -> dict
     """Of each text: is its partner the nearest of all (recall_at_1), among the nearest five."""
     first, second, rows = pairs(module, evaluation.loader_of(data, split))
     ranks = partner_ranks(first, second)
-    evaluation.write_json(folder / "ranks.json", ranks.tolist())
+    write_json(folder / "ranks.json", ranks.tolist())
     figures = metrics.shares(recall_at_1=ranks == 1, recall_at_5=ranks <= 5)
     found = metrics.bootstrap(figures, data.groups[rows])
     inverse = 1 / ranks

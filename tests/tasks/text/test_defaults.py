@@ -8,12 +8,12 @@ from renshu.errors import ConfigError
 from renshu_tasks.text.defaults import Device, resolve
 
 RECORDED = {
-    "cpu": (Device("cpu", "CPU", 2), 32, "32-true", 0),
-    "t4": (Device("cuda", "Tesla T4", 8), 32, "16-mixed", 2),
-    "a100": (Device("cuda", "NVIDIA A100-SXM4-40GB", 12), 64, "bf16-mixed", 4),
-    "h100": (Device("cuda", "NVIDIA H100 80GB HBM3", 26), 128, "bf16-mixed", 4),
-    "v5e": (Device("tpu", "v5e", 8), 128, "bf16-true", 4),
-    "another gpu": (Device("cuda", "NVIDIA GeForce RTX 3060", 2), 32, "16-mixed", 1),
+    "cpu": (Device("cpu", "CPU", cores=2), 32, "32-true", 0),
+    "t4": (Device("cuda", "Tesla T4", cores=8), 32, "16-mixed", 2),
+    "a100": (Device("cuda", "NVIDIA A100-SXM4-40GB", cores=12), 64, "bf16-mixed", 4),
+    "h100": (Device("cuda", "NVIDIA H100 80GB HBM3", cores=26), 128, "bf16-mixed", 4),
+    "v5e": (Device("tpu", "v5e", cores=8), 128, "bf16-true", 4),
+    "another gpu": (Device("cuda", "NVIDIA GeForce RTX 3060", cores=2), 32, "16-mixed", 1),
 }
 
 
@@ -35,4 +35,4 @@ def test_few_texts_get_smaller_batches() -> None:
 
 def test_an_unknown_kind_of_device_is_refused() -> None:
     with pytest.raises(ConfigError, match="no defaults"):
-        resolve(Device("abacus", "wood", 1), 10)  # type: ignore[arg-type]
+        resolve(Device("abacus", "wood", cores=1), 10)  # type: ignore[arg-type]
