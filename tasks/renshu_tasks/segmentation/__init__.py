@@ -27,8 +27,8 @@ task = Task(
     presets={
         "default": {"trainer.max_epochs": 20, "trainer.precision": "auto"},
         "demo": {
-            "trainer.max_epochs": 2,
-            "data.patches": 160,
+            "trainer.max_epochs": 1,
+            "data.patches": 180,
             "training.overlap": 0.25,
             "training.full_cases": 0,
         },

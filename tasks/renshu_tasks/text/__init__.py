@@ -29,7 +29,7 @@ task = Task(
             "trainer.precision": "auto",
             "trainer.gradient_clip_val": 1.0,
         },
-        "demo": {"data.limit": 800, "trainer.max_epochs": 1},
+        "demo": {"data.limit": 500, "trainer.max_epochs": 1},
         "full": {"data.limit": 0, "trainer.max_epochs": 2},
     },
 )
