@@ -93,6 +93,13 @@ class DeeplySupervised(nn.Module):
         super().__init__()
         from monai.networks.nets import DynUNet
 
+        if len(plan.filters) < 3:
+            raise ConfigError(
+                f"dynunet with {len(plan.filters)} levels",
+                where="model.depth",
+                allowed="3 levels or more",
+                mend="--model.name unet, or larger patches",
+            )
         self.net = DynUNet(
             spatial_dims=plan.axes,
             in_channels=channels,

@@ -147,6 +147,14 @@ def test_each_network_answers_at_the_resolution_of_the_patch(name: str, fold: in
     assert len(network(image)) == 1
 
 
+def test_a_dynunet_of_two_levels_is_refused_with_another_network() -> None:
+    two = dataclasses.replace(
+        PLAN, filters=(4, 8), kernels=PLAN.kernels[:2], strides=PLAN.strides[:2]
+    )
+    with pytest.raises(ConfigError, match="dynunet with 2 levels(.|\n)*--model.name unet"):
+        build_network(two)
+
+
 def test_an_encoder_of_torchvision_for_flat_pictures() -> None:
     flat = dataclasses.replace(
         PLAN, network="resnet18", patch=(64, 96), spacing=(1, 1), fold=(1, 1),
