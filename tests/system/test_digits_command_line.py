@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import signal
 import subprocess
@@ -145,9 +144,11 @@ def test_wrong_data_are_wrong_input():
     assert not Path("runs").exists()
 
 
+# CI runs the command itself; here its clock is looked at.
+@pytest.mark.nightly
 def test_demo_trains_every_task_within_a_minute_each():
-    start = time.perf_counter()
     done = renshu("demo")
-    assert "image_classification" in done.stdout
-    assert len(list(Path("runs").glob("*/report.html"))) >= 1
-    assert time.perf_counter() - start < 60 * max(1, os.cpu_count() or 1)
+    rows = re.findall(r"^(\w+) +(\d+) s .*report\.html$", done.stdout, re.MULTILINE)
+    assert {name for name, _ in rows} == {"anomaly", "image_classification", "segmentation", "text"}
+    assert len(list(Path("runs").glob("*/report.html"))) == 4
+    assert max(int(seconds) for _, seconds in rows) <= 60

