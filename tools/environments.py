@@ -26,7 +26,7 @@ EXTRAS = {
     "wheel": "[all,demo,parity,test]",
     # Without trackers and plots: their lower bounds are the newest, which the checkout runs with,
     # and with the lowest of all else pip searches for many minutes.
-    "lowest": "[vision,tensorboard,report,demo,parity,test]",
+    "lowest": "[vision,tensorboard,report,parity,test]",
 }
 # What belongs to the checkout itself is tested there, and the likeness to Lightning once.
 NOT_HERE = ["test_repository.py", "test_packaging.py", "test_docs.py", "test_capabilities.py"]
