@@ -49,17 +49,19 @@ def write_mask(
         raise DataError(f"mask values from {lowest} to {highest}", where=path, allowed="0 to 65535")
     small = mask.astype(np.uint8 if highest < 256 else np.uint16)
     write = _picture if like.origin.kind == "picture" else _nifti
-    file = path.with_name(path.name + _suffix(like))
+    source = like.origin.files[0] if like.origin.files else None
+    file = path.with_name(path.name + mask_ending(source, picture=like.origin.kind == "picture"))
     unfinished = file.with_name(f".unfinished-{file.name}")
     write(unfinished, small, like)
     unfinished.replace(file)
     return file
 
 
-def _suffix(like: Case) -> str:
-    if like.origin.kind != "picture":
+def mask_ending(source: Path | None, *, picture: bool) -> str:
+    """What the mask of a file ends in: .nii.gz, of a picture its own .tif or .tiff, else .png."""
+    if not picture:
         return ".nii.gz"
-    own = like.origin.files[0].suffix.lower() if like.origin.files else ""
+    own = source.suffix.lower() if source else ""
     return own if own in (".tif", ".tiff") else ".png"
 
 

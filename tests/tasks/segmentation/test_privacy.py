@@ -127,8 +127,8 @@ def test_no_tag_of_a_patient_reaches_any_output(
     paths = ["--data.path", str(tmp_path / "data"), "--data.patches", "4", "--data.batch_size", "2"]
     assert main(["train", "segmentation", *paths, *options]) == 0, capfd.readouterr()
     run = tmp_path / "runs" / "tagged"
-    one = str(tmp_path / "data" / "images" / "case1")
-    assert main(["predict", str(run), one, "--out", str(tmp_path / "table.csv")]) == 0
+    two = [str(tmp_path / "data" / "images" / name) for name in ("case1", "Mustermann_0")]
+    assert main(["predict", str(run), *two, "--out", str(tmp_path / "table.csv")]) == 0
     said = "".join(capfd.readouterr())
     shutil.rmtree(tmp_path / "data")
     files = [file for file in tmp_path.rglob("*") if file.is_file()]

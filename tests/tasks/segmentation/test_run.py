@@ -88,6 +88,25 @@ def test_predicted_masks_lie_in_the_space_of_their_input(
     assert float(row["ml_class 1"]) == pytest.approx((predicted == 1).sum() * 2 / 1000, abs=1e-3)
 
 
+def test_a_mask_never_takes_the_place_of_a_file(
+    run: Path, tmp_path: Path, scan: Scan, capsys: pytest.CaptureFixture[str]
+) -> None:
+    free, taken = tmp_path / "a.nii.gz", tmp_path / "scans" / "b.nii.gz"
+    taken.parent.mkdir()
+    for file in (free, taken):
+        nibabel.save(nibabel.Nifti1Image(scan(99)[0], np.eye(4)), file)
+    truth = tmp_path / "labels" / "b.nii.gz"
+    truth.parent.mkdir()
+    truth.write_bytes(b"drawn by hand")
+    stored = taken.read_bytes()
+    arguments = ["predict", str(run), str(free), str(taken), "--out", str(tmp_path / "table.csv")]
+    for folder, said in ((taken.parent, "an input"), (truth.parent, "a file that is there")):
+        assert main([*arguments, "--data.masks_dir", str(folder)]) == 2
+        assert f"would overwrite {said}" in capsys.readouterr().err
+        assert [file.name for file in folder.iterdir()] == ["b.nii.gz"]  # not even a's mask
+    assert (taken.read_bytes(), truth.read_bytes()) == (stored, b"drawn by hand")
+
+
 def test_evaluating_again_gives_the_same_figures(run: Path) -> None:
     before = json.loads((run / "evaluation" / "test" / "metrics.json").read_text())
     assert main(["evaluate", str(run)]) == 0
