@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from renshu.errors import ConfigError
 from renshu_templates import git
@@ -44,11 +44,14 @@ def apply(changes: list[Change], project: Path) -> None:
 
 
 def finish(project: Path) -> bool:
-    """Do what an upgrade that was stopped had left to do; whether there was such a one."""
+    """Do what an upgrade that was stopped had left to do; whether there was such a one.
+
+    Raises ConfigError, before anything is touched, for a journal that no upgrade wrote.
+    """
     journal = project / JOURNAL
     if not journal.is_dir():
         return False
-    for name, path in json.loads((journal / "steps.json").read_text(encoding="utf-8")):
+    for name, path in _steps(project):
         target = project / path
         if name is None:
             target.unlink(missing_ok=True)
@@ -61,6 +64,37 @@ def finish(project: Path) -> bool:
     # A folder is not removed at once: under its name it must be whole or absent.
     shutil.rmtree(journal.rename(_prepared(project)))
     return True
+
+
+def _steps(project: Path) -> list[list[str | None]]:
+    """The journal's steps. It may have come with a cloned repository, so it is not trusted."""
+    journal = project / JOURNAL
+    try:
+        steps = json.loads((journal / "steps.json").read_text(encoding="utf-8"))
+        fine = not journal.is_symlink() and all(_is_ours(project, *step) for step in steps)
+    except (FileNotFoundError, TypeError, ValueError):
+        fine = False
+    if not fine:
+        raise ConfigError(
+            "no upgrade of renshu wrote this",
+            where=journal,
+            allowed="numbered files for paths in the project, without links and outside .git",
+            mend="delete that folder, then `renshu upgrade` again",
+        )
+    return steps
+
+
+def _is_ours(project: Path, name: str | None, path: str) -> bool:
+    """Whether a step is one that `apply` could have written."""
+    place = PurePosixPath(path)
+    if place.is_absolute() or any(part.lower() in ("..", ".git") for part in place.parts):
+        return False
+    root, target = project.resolve(), (project / place).resolve()
+    if target == root or not target.is_relative_to(root):
+        return False
+    if name is None:
+        return True
+    return str.isdecimal(name) and not (project / JOURNAL / name).is_symlink()
 
 
 def _prepared(project: Path) -> Path:

@@ -313,6 +313,41 @@ def test_a_link_that_leads_out_of_the_project_is_refused(
     assert not list(outside.iterdir())
 
 
+FOREIGN_STEPS = [
+    ["0", "../victim.txt"],
+    ["0", "{outside}/victim.txt"],
+    [None, "{outside}/victim.txt"],
+    ["0", "tests/../../victim.txt"],
+    ["0", "link/victim.txt"],
+    ["0", ".git/hooks/post-commit"],
+    ["0", "."],
+    ["../README.md", "new.txt"],
+    ["1", "new.txt"],
+    [0, "new.txt"],
+    "no step",
+]
+
+
+@pytest.mark.parametrize("step", FOREIGN_STEPS, ids=str)
+def test_a_journal_that_came_with_a_cloned_repository_is_refused(
+    versions: tuple[Template, Template], project: Path, step: list[str | None] | str
+) -> None:
+    outside = project.parent
+    (outside / "victim.txt").write_text("mine", encoding="utf-8")
+    (project / "link").symlink_to(outside)
+    journal = project / ".renshu-upgrade"
+    journal.mkdir()
+    (journal / "0").write_text("theirs", encoding="utf-8")
+    (journal / "1").symlink_to(outside / "victim.txt")
+    fine = ["0", "README.md"]  # not even this is done
+    steps = json.dumps([fine, step]).replace("{outside}", str(outside))
+    (journal / "steps.json").write_text(steps, encoding="utf-8")
+    before = tree(outside)
+    with pytest.raises(ConfigError, match="no upgrade of renshu"):
+        upgrade(versions[1], project)
+    assert tree(outside) == before
+
+
 # A child for each point, as in test_place.py; then `upgrade` once more, by a process that lives.
 KILLED = """
 import os, shutil, sys, yaml
