@@ -20,7 +20,7 @@ class Detector(AnomalyDetector):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
         """Windows float32 [B, C, L] → 0-dim loss; the base class fits all other detectors."""
         network = self.network
-        if network is None or network.adversarial:
+        if network is None or not self.automatic_optimization:
             return super().training_step(batch, batch_idx)
         loss = network.errors(batch[0]).mean()
         self.log("train_loss", loss, prog_bar=True)
@@ -29,7 +29,7 @@ class Detector(AnomalyDetector):
     def configure_optimizers(self) -> Any:
         """AdamW, whose rate falls to 0 as a cosine; the base class knows all other detectors."""
         network = self.network
-        if network is None or network.adversarial:
+        if network is None or not self.automatic_optimization:
             return super().configure_optimizers()
         optimizer = torch.optim.AdamW(network.parameters(), lr=self.learning_rate)
         steps = int(self.trainer.estimated_stepping_batches)
