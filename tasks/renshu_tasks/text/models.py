@@ -234,7 +234,27 @@ def load(
             "the model has no head that continues a text", where=f"model.name {name}",
             allowed="a causal language model",
         )  # fmt: skip
+    _refuse_random(model, new, name, head, training.tune)
     return _prepare(model, options, training)
+
+
+def _refuse_random(model: nn.Module, new: set[str], name: str, head: str, tune: str) -> None:
+    """Refuse new layers that would stay random, as neither last layer nor low-rank updates."""
+    if tune == "all" or head == "embedding":  # vectors are pooled from the tokens by us
+        return
+    last = last_linear(model)
+    heads = head_names(model)
+    if tune == "head":
+        learns = {key for key, p in model.named_parameters() if p is last.weight or p is last.bias}
+    else:
+        learns = {key for key in new if key.partition(".")[0] in heads}
+    if frozen := sorted(new - learns):
+        raise ConfigError(
+            f"the model lacks layers that training.tune {tune} would leave random: "
+            + ", ".join(frozen[:5]),
+            where=f"model.name {name}",
+            allowed="a model that holds them, or training.tune all, which lets them learn",
+        )
 
 
 def _set_up(config: Any, options: ModelOptions, classes: Sequence[str], pad: int) -> None:

@@ -261,3 +261,26 @@ def test_heads_refuse_what_does_not_go_with_them() -> None:
         TextOptions(data=DataOptions(multi_label=True), model=ModelOptions(head="tokens"))
     with pytest.raises(ConfigError, match="packed for causal"):
         TextOptions(data=DataOptions(pack=True))
+
+
+@pytest.mark.parametrize("tune", ["head", "lora"])
+def test_new_layers_that_would_stay_random(bert: Path, tmp_path: Path, tune: str) -> None:
+    """A missing pooler is refused where it would be frozen, and learns where all does."""
+    from safetensors.torch import load_file, save_file
+
+    from renshu_tasks.text.options import TrainingOptions
+
+    folder = copied(bert, tmp_path / "unpooled")
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: weight for name, weight in weights.items() if "pooler" not in name}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+
+    def load(name: Path, how: str) -> torch.nn.Module:
+        options = ModelOptions(name=str(name))
+        training = TrainingOptions(tune=how)
+        return models.load(options, training, models.load_config(options), ["a", "b"], 1)
+
+    with pytest.raises(ConfigError, match=r"leave random: bert\.pooler\.dense\.bias"):
+        load(folder, tune)
+    assert all(one.requires_grad for one in load(folder, "all").parameters())
+    assert load(bert, tune) is not None
