@@ -60,9 +60,32 @@ echo "${{COMPREPLY[@]}}"
 COMP_WORDS=(renshu train nonsense --data.pa); COMP_CWORD=3; _renshu
 echo "${{COMPREPLY[@]}}"
 """
+    assert bash(script) == "--data.path\n\n"
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+def test_bash_completes_names_of_runs_and_expands_none(run_dir: Path) -> None:
+    """What is inserted is quoted, so that neither TAB nor the line itself runs a name."""
+    names = ["$(touch own)", "*", "`touch own`", "my run", "my second"]
+    for name in names:
+        (run_dir / "runs" / name).mkdir(parents=True)
+        (run_dir / "runs" / name / "config.yaml").touch()
+    script = f"""{SCRIPTS["bash"]}
+COMP_WORDS=(renshu report ""); COMP_CWORD=2; _renshu
+eval "printf '%s\\n' ${{COMPREPLY[*]}}"
+COMP_WORDS=(renshu report 'my\\ r'); COMP_CWORD=2; _renshu
+echo "${{#COMPREPLY[@]}} ${{COMPREPLY[0]}}"
+"""
+    assert bash(script).splitlines() == [*sorted(names), "1 my\\ run"]
+    assert not (run_dir / "own").exists()
+
+
+def bash(script: str) -> str:
+    """What a script prints, with the `renshu` of this Python."""
     home = Path(sys.executable).parent
     environment = os.environ | {"PATH": f"{home}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(
         ["bash", "-c", script], capture_output=True, text=True, env=environment, check=False
     )
-    assert (done.stdout, done.stderr) == ("--data.path\n\n", "")
+    assert done.stderr == ""
+    return done.stdout

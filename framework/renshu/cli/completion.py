@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 _WORDS = "renshu completion words"
 SCRIPTS = {
-    "bash": f"""_renshu() {{ local now="${{COMP_WORDS[COMP_CWORD]}}" all
-all=$({_WORDS} "${{COMP_WORDS[@]:1:COMP_CWORD-1}}" 2>/dev/null)
-COMPREPLY=($(compgen -W "$all" -- "$now")); }}
-complete -o default -F _renshu renshu""",
+    "bash": f"""_renshu() {{ local word now="${{COMP_WORDS[COMP_CWORD]}}"; COMPREPLY=()
+while IFS= read -r word && [ -n "$word" ]; do printf -v word %q "$word"
+[[ $word == "$now"* ]] && COMPREPLY+=("$word"); done < <({_WORDS} \\
+"${{COMP_WORDS[@]:1:COMP_CWORD-1}}" 2>/dev/null); }}; complete -o default -F _renshu renshu""",
     "zsh": f"""_renshu() {{ local all=$({_WORDS} ${{words[2,CURRENT-1]}} 2>/dev/null)
 compadd -- ${{(f)all}} || _files }}
 compdef _renshu renshu""",
