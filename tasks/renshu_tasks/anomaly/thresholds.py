@@ -215,7 +215,7 @@ class Decider:
 
     def update(self, score: float) -> Verdict:
         """One score → what is decided. spot and dspot learn from it if it raises no alarm."""
-        base = sum(self._drift) / DRIFT if self._drift else 0.0
+        base = self._base()
         threshold = base + self.threshold
         above = score > threshold
         self._hysteresis(score, threshold, above)
@@ -224,6 +224,13 @@ class Decider:
         if self.decision.kind == "dspot" and not above:
             self._drift.append(score)
         return Verdict(score, float(self.decision.p_values(score)), threshold, self._alarm)
+
+    def undecided(self) -> Verdict:
+        """The verdict on a point without a score yet: no alarm, and nothing is learned from it."""
+        return Verdict(0.0, 1.0, self._base() + self.threshold, False)
+
+    def _base(self) -> float:
+        return sum(self._drift) / DRIFT if self._drift else 0.0
 
     def _learn(self, score: float) -> None:
         self._count += 1

@@ -44,12 +44,27 @@ def test_online_verdicts_are_those_of_the_batch(wave):
     module, x = trained(wave), wave(300, seed=3)
     x[200] += 5
     scores = module.detector.score(x, causal=True)
-    thresholds, alarms = decide(module.decision, scores)
+    first = module.detector.memory - 1  # no point before it has a score
+    thresholds, alarms = decide(module.decision, scores[first:])
     online = Online(module)
     verdicts = [online.update(value) for value in x]
     np.testing.assert_allclose([v.score for v in verdicts], scores, atol=1e-9)
-    np.testing.assert_allclose([v.threshold for v in verdicts], thresholds, rtol=1e-9)
-    assert [v.alarm for v in verdicts] == alarms.tolist() and alarms[200:].any()
+    np.testing.assert_allclose([v.threshold for v in verdicts[first:]], thresholds, rtol=1e-9)
+    assert [v.alarm for v in verdicts[first:]] == alarms.tolist() and alarms[200 - first :].any()
+    assert not any(v.alarm for v in verdicts[:first])
+
+
+def test_dspot_does_not_learn_from_the_zeros_before_the_first_score(wave):
+    module, x = AnomalyDetector("sub_knn", {"window": 120}, ["v"]), wave(1600)
+    module.detector.fit(x[:500])
+    module.decision = Decision.fit(module.detector.score(x, causal=True)[500:1300], "dspot", 0.001)
+    online = Online(module)
+    verdicts = [
+        verdict for part in np.split(x[1300:], [50, 130]) for verdict in online.extend(part)
+    ]
+    assert not any(verdict.alarm for verdict in verdicts)
+    zeros = module.detector.score(x[1300:], causal=True)
+    assert decide(module.decision, zeros)[1][119:].mean() > 0.9  # what learning from them does
 
 
 def test_a_refused_point_leaves_the_stream_as_it_was(wave):
