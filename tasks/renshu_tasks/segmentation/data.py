@@ -278,15 +278,15 @@ class SegmentationData(DataModule):
                     )
 
     def _refuse_twins(self) -> None:
-        """No case is in two parts, under whatever name."""
+        """No image is in two parts, under whatever name and with whatever mask."""
         seen: dict[str, tuple[str, int]] = {}
         for part, rows in self.parts.items():
             for row in rows:
-                other = seen.setdefault(self.facts[row].sha256, (part, row))
+                other = seen.setdefault(self.facts[row].voxels_sha256, (part, row))
                 if other[0] != part:
                     raise DataError(
                         f"{self.records[row].id} ({part}) and {self.records[other[1]].id}"
-                        f" ({other[0]}) are the same case",
+                        f" ({other[0]}) are the same image",
                         where=self.source.where,
                         mend="remove one, or --data.allow_overlap true",
                     )

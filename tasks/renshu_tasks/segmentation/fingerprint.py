@@ -34,6 +34,8 @@ class Facts:
         smallest: class number → voxels of its smallest connected piece.
         size: bytes of the files.
         sha256: over the contents of the files.
+        voxels_sha256: over the image's voxels alone, however they are stored and whatever was
+            drawn on them.
     """
 
     id: str
@@ -49,6 +51,7 @@ class Facts:
     smallest: dict[int, int]
     size: int
     sha256: str
+    voxels_sha256: str
 
     @property
     def shown(self) -> frozenset[int]:
@@ -90,6 +93,7 @@ def examine(case: Case) -> Facts:
         {} if case.mask is None else _smallest(case.mask),
         size,
         sha256,
+        _voxels_digest(image),
     )
 
 
@@ -114,6 +118,14 @@ def _digest(case: Case) -> tuple[int, str]:
     if case.mask is not None:
         total.update(np.ascontiguousarray(case.mask))
     return size, total.hexdigest()
+
+
+def _voxels_digest(image: NDArray[np.float32]) -> str:
+    """SHA-256 over the shape and the float32 voxels of an image."""
+    total = hashlib.sha256(str(image.shape).encode())
+    for channel in image:
+        total.update(np.ascontiguousarray(channel))
+    return total.hexdigest()
 
 
 def _smallest(mask: NDArray[np.int16]) -> dict[int, int]:

@@ -76,13 +76,23 @@ def test_a_class_of_the_test_part_that_training_lacks_is_refused(
     assert "test/p1" in str(raised.value)
 
 
-def test_the_same_case_under_two_names_in_two_parts_is_refused(
-    tmp_path: Path, write_cases: Write
+@pytest.mark.parametrize("change", ["nothing", "mask", "compression"])
+def test_the_same_image_under_two_names_in_two_parts_is_refused(
+    change: str, tmp_path: Path, write_cases: Write, write_nifti: Write
 ) -> None:
     write_cases(tmp_path / "train", 3)
     write_cases(tmp_path / "test", 1)
-    with pytest.raises(DataError, match="are the same case"):
+    image, mask = (tmp_path / "test" / kind / "p0.nii.gz" for kind in ("images", "labels"))
+    if change == "mask":  # a second annotator's
+        voxels = np.asarray(nibabel.load(mask).dataobj).copy()
+        voxels[0, 0, 0] = 1
+        write_nifti(mask, voxels)
+    if change == "compression":
+        nibabel.save(nibabel.load(image), image.with_suffix(""))
+        image.unlink()
+    with pytest.raises(DataError, match="are the same image"):
         built(tmp_path)
+    built(tmp_path, allow_overlap=True)
 
 
 def test_cases_of_different_channels_are_refused(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ def facts(shape: Any = (40, 50, 40), spacing: Any = (1.0, 1.0, 1.0), **more: Any
         "kind": "nifti", "channels": ((0.0, 50.0, 100.0),), "zeros": 0.0,
         "foreground": np.linspace(10, 20, 100, dtype=np.float32)[None],
         "voxels": {0: 10**5, 1: 5000}, "smallest": {1: 5000}, "size": 1, "sha256": "",
+        "voxels_sha256": "",
     }  # fmt: skip
     return Facts(**values | more)
 
