@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from renshu.cli.yaml_file import read_mapping
 from renshu.errors import ConfigError, unknown
 from renshu_templates import place, render
 from renshu_templates.answers import Answers, Question, check_needs, read_questions
@@ -122,8 +123,8 @@ class Template:
         drawn and merged with what is there; with `dry_run` nothing is written. Raises ConfigError
         for a project of an unknown version, and where a merge could lose something.
         """
-        if not dry_run:
-            finish(project)
+        if not dry_run and finish(project):
+            stored = read_mapping(project / ANSWERS)  # it was among what was left to write
         answers = {key: value for key, value in stored.items() if key not in OF_THE_PROJECT}
         if changed.get("name", answers.get("name")) != answers.get("name"):
             raise ConfigError("a project keeps its name", where="--name", mend="renshu new")

@@ -398,6 +398,23 @@ def test_killed_at_any_point_the_upgrade_is_not_begun_or_is_finished(
     assert int(done.stdout) > 20
 
 
+def test_the_command_again_after_a_kill_keeps_what_was_asked_for(
+    versions: tuple[Template, Template],
+    project: Path,
+    renshu: Run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("renshu.cli.upgrade.find_template", lambda name: versions[1])
+    with monkeypatch.context() as patch:  # stopped when all is prepared and nothing is moved
+        patch.setattr("renshu_templates.apply.finish", lambda project: False)
+        renshu("upgrade", "--project", str(project), "--docker", "cuda")
+    assert answers_of(project)["docker"] == "cpu"
+    code, said, _ = renshu("upgrade", "--project", str(project))
+    assert (code, "nothing to do" in said) == (0, True)
+    assert answers_of(project)["docker"] == "cuda"
+    assert answers_of(project)["version"] == "0.2.0"
+
+
 @GIT
 def test_in_a_sub_folder_of_a_repository_with_untracked_files(
     versions: tuple[Template, Template], project: Path
