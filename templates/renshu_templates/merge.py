@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from difflib import SequenceMatcher
 
 OURS, BASE, THEIRS, END = "<<<<<<< ", "||||||| ", "=======", ">>>>>>> "
-_BLOCK = re.compile(r'^([\w-]+) = \[\n((?: +"[^"\n]+",\n)+)\]\n', re.MULTILINE)
+_BLOCK = re.compile(r'^\[([^\]\n]+)\]|^([\w-]+) = \[\n((?: +"[^"\n]+",\n)+)\]\n', re.MULTILINE)
 _NAME = re.compile(r' +"([A-Za-z0-9._-]+)')
 
 
@@ -43,16 +43,16 @@ def merge_requirements(base: str, ours: str, theirs: str) -> tuple[str, str, str
     Requirements have no order, and lines beside each other are no conflict: they are merged by
     package. A list in which both sides changed one package is left to the merge by lines.
     """
-    for key, block in _blocks(theirs).items():
-        lists = [_blocks(text).get(key) for text in (base, ours, theirs)]
-        found = [_requirements(one) for one in lists if one is not None]
+    for table, key in _blocks(theirs):
+        lists = [_blocks(text).get((table, key)) for text in (base, ours, theirs)]
+        found = [_requirements(one[3]) for one in lists if one is not None]
         merged = _merged_requirements(*found) if len(found) == 3 else None
         if merged is not None:
             lines = "".join(merged[name] for name in sorted(merged))
-            new = f"{key} = [\n{lines}]\n"
             base, ours, theirs = (
-                text.replace(old or block, new)
-                for text, old in zip((base, ours, theirs), lists, strict=True)
+                f"{one.string[: one.start()]}{key} = [\n{lines}]\n{one.string[one.end() :]}"
+                for one in lists
+                if one is not None
             )
     return base, ours, theirs
 
@@ -92,14 +92,25 @@ def _marked(base: list[str], ours: list[str], theirs: list[str]) -> list[str]:
     ]
 
 
-def _blocks(text: str) -> dict[str, str]:
-    return {found[1]: found[0] for found in _BLOCK.finditer(text)}
+def _blocks(text: str) -> dict[tuple[str, str], re.Match[str]]:
+    """Lists of requirements by table and key; group 3 is the lines between the brackets."""
+    table, found = "", {}
+    for match in _BLOCK.finditer(text):
+        if match[1]:
+            table = match[1]
+        else:
+            found[table, match[2]] = match
+    return found
 
 
-def _requirements(block: str) -> dict[str, str]:
-    """Line by package of one list."""
-    lines = block.splitlines(keepends=True)[1:-1]
-    return {found[1].lower(): line for line in lines if (found := _NAME.match(line))}
+def _requirements(lines: str) -> dict[str, str]:
+    """Lines by package of one list: a package has several where markers choose between them."""
+    found: dict[str, str] = {}
+    for line in lines.splitlines(keepends=True):
+        match = _NAME.match(line)
+        name = match[1].lower() if match else line
+        found[name] = found.get(name, "") + line
+    return found
 
 
 def _merged_requirements(

@@ -103,3 +103,25 @@ def test_one_package_that_both_changed_is_a_conflict() -> None:
     assert conflicts == 1
     assert "numpy>=2.1" in text
     assert "numpy>=3" in text
+
+
+def test_a_package_keeps_all_its_lines() -> None:
+    two = "".join(
+        f"    \"numpy{bound}; python_version {mark} '3.12'\",\n"
+        for bound, mark in (("<2", "<"), (">=2", ">="))
+    )
+    ours = BASE.replace('    "numpy>=2",\n', two)
+    theirs = BASE.replace("renshu>=0.1,<0.2", "renshu>=0.2,<0.3")
+    text, conflicts = merge(*merge_requirements(BASE, ours, theirs))
+    assert (text, conflicts) == (ours.replace("renshu>=0.1,<0.2", "renshu>=0.2,<0.3"), 0)
+
+
+def test_a_list_of_one_name_in_another_table_is_another_list() -> None:
+    extra = '[project.optional-dependencies]\ndev = [\n    "pytest>=8",\n]\n'
+    own = '[dependency-groups]\ndev = [\n    "pytest>=8",\n]\n'
+    base, theirs = BASE + extra, BASE + extra.replace("pytest>=8", "pytest>=9")
+    ours = BASE + own + extra
+    text, conflicts = merge(*merge_requirements(base, ours, theirs))
+    assert (text, conflicts) == (BASE + own + extra.replace("pytest>=8", "pytest>=9"), 0)
+    only = merge_requirements(base, BASE + own, theirs)
+    assert only == (base, BASE + own, theirs)
