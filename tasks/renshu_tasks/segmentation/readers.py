@@ -17,6 +17,9 @@ NIFTI = (".nii", ".nii.gz")
 PICTURES = (".png", ".tif", ".tiff")
 KINDS = "NIfTI (.nii, .nii.gz), PNG, TIFF, or the folder of a DICOM series"
 
+LENGTHS = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
+"""Millimetres of NIfTI's units of length: unknown (taken for mm), metre, millimetre, micron."""
+
 _SHEAR = 1e-3
 """Cosine between two axes of a scan above which they are not perpendicular."""
 
@@ -96,7 +99,7 @@ def _read_nifti(file: Path, max_voxels: int) -> Scan:
 
 
 def _placed(image: Any, file: Path) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    """The affine of a NIfTI file: the sform where it is set, else the qform (NIfTI-1, 2003)."""
+    """The affine in mm of a NIfTI file: the sform if it is set, else the qform (NIfTI-1, 2003)."""
     header = image.header
     if header["sform_code"] == 0 and header["qform_code"] == 0:
         raise DataError(
@@ -105,17 +108,30 @@ def _placed(image: Any, file: Path) -> tuple[NDArray[np.float64], tuple[str, ...
             allowed="one of them above 0",
             mend="write the file anew with the affine of its scanner",
         )
-    affine = np.asarray(image.affine, dtype=np.float64)
+    to_mm = np.diag([*[_millimetres(header, file)] * 3, 1.0])
+    affine = to_mm @ np.asarray(image.affine, dtype=np.float64)
     check_affine(affine, str(file))
     notes = ()
     if header["sform_code"] and header["qform_code"]:
         from renshu_tasks.segmentation.geometry import largest_displacement_mm
 
-        qform = image.get_qform(coded=False)
+        qform = to_mm @ image.get_qform(coded=False)
         apart = largest_displacement_mm(image.shape[:3], affine, qform)
         if apart > 0.1:
             notes = (f"{file.name}: sform and qform are {apart:.3g} mm apart; the sform counts",)
     return affine, notes
+
+
+def _millimetres(header: Any, file: Path) -> float:
+    """Millimetres of the unit in which a NIfTI header gives lengths; DataError if it is none."""
+    code = int(header["xyzt_units"]) & 7
+    if code not in LENGTHS:
+        raise DataError(
+            f"the header gives lengths in a unit that is none: xyzt_units is {code}",
+            where=file,
+            allowed="0 (unknown, taken for mm), 1 (metre), 2 (mm), 3 (micron)",
+        )
+    return LENGTHS[code]
 
 
 def check_affine(affine: NDArray[np.float64], where: str) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from renshu.errors import DataError
 from renshu_tasks.segmentation.case import Case
 from renshu_tasks.segmentation.geometry import largest_displacement_mm
+from renshu_tasks.segmentation.readers import LENGTHS
 
 EXACT_MM = 1e-3
 """So far a written grid may lie from the image's: a header holds 32-bit numbers."""
@@ -66,7 +67,7 @@ def mask_ending(source: Path | None, *, picture: bool) -> str:
 
 
 def _nifti(file: Path, mask: NDArray[Any], like: Case) -> None:
-    """The input's header, with one affine in both forms and nothing that may name a patient."""
+    """The input's header and unit, one affine in both forms, nothing that may name a patient."""
     import nibabel
 
     old = like.origin.header
@@ -79,11 +80,15 @@ def _nifti(file: Path, mask: NDArray[Any], like: Case) -> None:
     header.set_slope_inter(1, 0)
     header["cal_min"] = header["cal_max"] = 0
     header.set_data_dtype(mask.dtype)
-    image = kind(mask, like.affine, header)
-    image.header.set_xyzt_units("mm")
-    image.set_sform(like.affine, code=code or _ALIGNED)
-    _set_qform(image, like.affine, code or _ALIGNED)
-    if largest_displacement_mm((*mask.shape, 1)[:3], image.get_sform(), like.affine) > EXACT_MM:
+    unit = 2 if old is None else int(old["xyzt_units"]) & 7 or 2
+    to_mm = np.diag([*[LENGTHS[unit]] * 3, 1.0])
+    own = np.linalg.inv(to_mm) @ like.affine
+    image = kind(mask, own, header)
+    image.header["xyzt_units"] = unit
+    image.set_sform(own, code=code or _ALIGNED)
+    _set_qform(image, own, code or _ALIGNED, to_mm)
+    shape = (*mask.shape, 1)[:3]
+    if largest_displacement_mm(shape, to_mm @ image.get_sform(), like.affine) > EXACT_MM:
         raise DataError(
             f"NIfTI holds this affine only to more than {EXACT_MM:g} mm:\n{like.affine}",
             where=file,
@@ -92,11 +97,13 @@ def _nifti(file: Path, mask: NDArray[Any], like: Case) -> None:
     nibabel.save(image, file)
 
 
-def _set_qform(image: Any, affine: NDArray[np.float64], code: int) -> None:
+def _set_qform(
+    image: Any, affine: NDArray[np.float64], code: int, to_mm: NDArray[np.float64]
+) -> None:
     """Both forms alike; a form that cannot say a shear says nothing rather than another place."""
     image.set_qform(affine, code=code, strip_shears=True)
     shape = (*image.shape, 1)[:3]
-    if largest_displacement_mm(shape, image.get_qform(), affine) > EXACT_MM:
+    if largest_displacement_mm(shape, to_mm @ image.get_qform(), to_mm @ affine) > EXACT_MM:
         image.set_qform(None, code=0)
 
 

@@ -19,6 +19,9 @@ from scipy.spatial.transform import Rotation
 from renshu.errors import DataError
 from renshu_tasks.segmentation import geometry
 from renshu_tasks.segmentation.case import Case, Origin
+from renshu_tasks.segmentation.loading import load_case
+from renshu_tasks.segmentation.options import DataOptions
+from renshu_tasks.segmentation.records import Record
 from renshu_tasks.segmentation.writing import write_mask
 
 
@@ -77,6 +80,33 @@ def test_a_shear_which_a_qform_cannot_say_stands_in_the_sform_alone(tmp_path: Pa
     found = nibabel.load(write_mask(tmp_path / "m", random_mask(), case(own, kind="nifti")))
     assert geometry.largest_displacement_mm((5, 6, 7), found.affine, own) < 1e-3
     assert int(found.header["qform_code"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("unit", "mm"), [("unknown", 1.0), ("mm", 1.0), ("meter", 1000.0), ("micron", 0.001)]
+)
+def test_lengths_are_read_in_millimetres_and_written_in_their_own_unit(
+    tmp_path: Path, unit: str, mm: float
+) -> None:
+    own = affine(oblique=0.2)
+    own[:3] /= mm
+    image = nibabel.Nifti1Image(random_mask(), own)
+    image.header.set_xyzt_units(unit)
+    nibabel.save(image, tmp_path / "in.nii")
+    read = load_case(Record("a", (tmp_path / "in.nii",)), DataOptions())
+    assert read.spacing == pytest.approx((0.7, 1.1, 2.5))
+    found = nibabel.load(write_mask(tmp_path / "m", random_mask(), read))
+    for form in (found.get_sform(), found.get_qform()):
+        np.testing.assert_allclose(form, own, rtol=1e-5, atol=1e-5 / mm)
+    assert found.header.get_xyzt_units()[0] == ("mm" if unit == "unknown" else unit)
+
+
+def test_a_unit_that_is_no_length_is_refused(tmp_path: Path) -> None:
+    image = nibabel.Nifti1Image(random_mask(), affine())
+    image.header["xyzt_units"] = 5
+    nibabel.save(image, tmp_path / "in.nii")
+    with pytest.raises(DataError, match="xyzt_units is 5"):
+        load_case(Record("a", (tmp_path / "in.nii",)), DataOptions())
 
 
 def test_the_header_is_kept_but_for_what_may_name_a_patient(tmp_path: Path) -> None:
