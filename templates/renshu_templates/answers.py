@@ -27,11 +27,23 @@ _WINDOWS = {
     "nul",
     *(f"{port}{n}" for port in ("com", "lpt") for n in range(10)),
 }
+_BROUGHT = """
+    absl accelerate alembic annotated_doc annotated_types anyio certifi click cloudpickle colorama
+    cuda datasets dateutil dill docstring_parser fastapi filelock flask fsspec functorch git gitdb
+    google grpc h11 hf_xet httpcore httpcore2 httpx httpx2 huggingface_hub idna importlib_resources
+    iniconfig isympy jinja2 joblib jsonargparse lightning_utilities llvmlite markdown markdown_it
+    markupsafe mdurl mlflow monai mpmath multiprocess narwhals networkx nibabel nilearn numba numpy
+    nvidia opentelemetry packaging pandas peft pil pip platformdirs plotly pluggy psutil pyarrow
+    pydantic pydantic_core pydicom pygments pytest regex requests rich safetensors scipy sentry_sdk
+    seqeval setuptools shellingham six sklearn smmap sqlalchemy starlette stumpy sympy tensorboard
+    threadpoolctl tokenizers torch torchgen torchmetrics torchvision tqdm transformers triton
+    truststore typer typeshed_client typing_extensions typing_inspection tzdata urllib3 uvicorn
+    wandb werkzeug xxhash yaml
+"""
+"""Modules of the requirements of all templates and of what those bring, in lower case."""
 _IN_USE = {
-    *("datasets", "fastapi", "jsonargparse", "mlflow", "monai", "nibabel", "numpy", "pytest"),
-    *("renshu", "renshu_tasks", "renshu_templates", "rich", "safetensors", "scipy", "sklearn"),
-    *("tensorboard", "tokenizers", "torch", "torchmetrics", "torchvision", "transformers"),
-    *("uvicorn", "wandb", "yaml"),
+    *_BROUGHT.split(),
+    *("renshu", "renshu_tasks", "renshu_templates"),
     *("deploy", "notebooks", "runs", "tests"),  # folders of every project
 }
 """Packages that a project imports, and its own folders: its package cannot have their names."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import keyword
+import re
 import sys
+from importlib.metadata import packages_distributions
 
 import pytest
 
 from renshu.errors import ConfigError
 from renshu_templates.answers import check_name, package_of, repair_name
+
+from .helpers import NAMES, find
 
 # pains/templates.md rows 3 and 20
 REPAIRED = {
@@ -74,3 +78,25 @@ def test_no_package_hides_a_word_or_a_module_of_python() -> None:
         if package_of(dashed) == name:
             with pytest.raises(ConfigError):
                 check_name(dashed, "--name")
+
+
+def test_no_package_hides_a_module_that_requirements_bring() -> None:
+    """All that is locked for the templates, as far as it is installed here."""
+    locked = {
+        _plain(name)
+        for template in NAMES
+        for lock in find(template).folder.glob("*/requirements.lock")
+        for name in re.findall(r"^([\w.-]+)==", lock.read_text("utf-8"), re.MULTILINE)
+    }
+    found = packages_distributions().items()
+    modules = {name.lower() for name, owners in found if locked & set(map(_plain, owners))}
+    assert {"torch", "pydantic", "starlette", "sympy"} <= modules
+    for name in modules:
+        dashed = name.replace("_", "-")
+        if name.isidentifier() and not dashed.startswith("-"):
+            with pytest.raises(ConfigError, match="something else"):
+                check_name(dashed, "--name")
+
+
+def _plain(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
