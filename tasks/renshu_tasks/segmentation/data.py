@@ -64,6 +64,7 @@ class SegmentationData(DataModule):
         super().__init__()
         self.options = options = options or SegmentationOptions()
         self.source, self.records = source, source.records
+        device = device or describe_device()  # before the cases fill the memory
         self.facts = [fp.examine(source.load(record)) for record in source.records]
         self._refuse_mixed()
         self.parts = split(
@@ -72,7 +73,6 @@ class SegmentationData(DataModule):
         self.classes = self._find_classes()
         if not options.data.allow_overlap:
             self._refuse_twins()
-        device = device or describe_device()
         self.plan: Plan = make_plan(
             [self.facts[row] for row in self.parts["train"]],
             self.classes,

@@ -92,9 +92,23 @@ def free_memory() -> int:
     try:
         meminfo = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         found = int(dict(line.split(":") for line in meminfo)["MemAvailable"].split()[0]) * 1024
-        group = Path("/sys/fs/cgroup")
-        limit = (group / "memory.max").read_text(encoding="ascii").strip()
-        used = int((group / "memory.current").read_text(encoding="ascii"))
-    except (OSError, KeyError, ValueError):  # not Linux, or no limit on this group
+    except (OSError, KeyError, ValueError):  # not Linux
         return found
-    return found if limit == "max" else min(found, int(limit) - used)
+    allowed = _allowed_to_group(Path("/sys/fs/cgroup"))
+    return found if allowed is None else min(found, allowed)
+
+
+def _allowed_to_group(group: Path) -> int | None:
+    """Bytes below the limit of a control group (v2); None without one.
+
+    The files that were read last count as used there, though the kernel drops them when memory is
+    asked for, so they are added back.
+    """
+    try:
+        limit = int((group / "memory.max").read_text(encoding="ascii"))
+        used = int((group / "memory.current").read_text(encoding="ascii"))
+        lines = (group / "memory.stat").read_text(encoding="ascii").splitlines()
+        cached = int(dict(line.split() for line in lines)["inactive_file"])
+    except (OSError, KeyError, ValueError):  # no such group, or "max"
+        return None
+    return max(0, limit - used + cached)

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from renshu.errors import ConfigError
-from renshu_tasks.segmentation.defaults import Device, free_memory, resolve
+from renshu_tasks.segmentation.defaults import (
+    Device,
+    _allowed_to_group,
+    free_memory,
+    resolve,
+)
 
 GIB = 2**30
 
@@ -40,3 +47,16 @@ def test_an_unknown_kind_of_device_is_refused() -> None:
 
 def test_free_memory_is_that_of_the_machine_or_its_group() -> None:
     assert 2**20 < free_memory() < 2**50
+
+
+def test_files_that_were_read_are_no_used_memory_of_a_container(tmp_path: Path) -> None:
+    for name, text in (
+        ("memory.max", f"{8 * GIB}\n"),
+        ("memory.current", f"{8 * GIB}\n"),
+        ("memory.stat", f"anon {2 * GIB}\nactive_file {GIB}\ninactive_file {5 * GIB}\n"),
+    ):
+        (tmp_path / name).write_text(text)
+    assert _allowed_to_group(tmp_path) == 5 * GIB
+    (tmp_path / "memory.max").write_text("max\n")
+    assert _allowed_to_group(tmp_path) is None
+    assert _allowed_to_group(tmp_path / "absent") is None
