@@ -85,8 +85,9 @@ class TextData(DataModule):
         self.duplicates = self._duplicates()
         self.classes: list[str] = []
         if names:
+            order = table.label_names(source, self.options, self.head)
             self.classes = labels.find_classes(
-                *(names, numbers, offsets, self.parts, self.options, source.names, self.rows),
+                *(names, numbers, offsets, self.parts, self.options, order, self.rows),
                 where=self.where,
             )
         self.labels = self._labels(names, numbers, offsets)

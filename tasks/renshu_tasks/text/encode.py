@@ -6,6 +6,7 @@ import json
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,8 @@ class Encoder:
         columns: Columns = {"input_ids": found["input_ids"], "labels": [], "cut": []}
         for row, encoding in enumerate(found.encodings):
             places = first_tokens(encoding.word_ids)
-            columns["cut"].append(len(words[row]) - len(places))
+            lost = len(words[row]) - 1 - max(places, default=-1) if encoding.overflowing else 0
+            columns["cut"].append(lost)
             if tags is not None:
                 labels = [IGNORED] * len(encoding.ids)
                 for word, place in places.items():
@@ -249,3 +251,10 @@ def words_of(text: str) -> tuple[list[str], list[tuple[int, int]]]:
     """Words and marks of a text, and where each stands: text[start:end] is the word."""
     found = list(_WORD.finditer(text))
     return [one.group() for one in found], [one.span() for one in found]
+
+
+def joined(words: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
+    """Words that were given, with a space between two: the text, and where each word stands."""
+    ends = list(accumulate((len(word) + 1 for word in words), initial=0))
+    spans = [(start, start + len(word)) for start, word in zip(ends, words, strict=False)]
+    return " ".join(words), spans

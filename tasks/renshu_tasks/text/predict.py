@@ -14,7 +14,7 @@ from torch import Tensor
 
 from renshu.errors import DataError
 from renshu_tasks.text import readers, table
-from renshu_tasks.text.encode import words_of
+from renshu_tasks.text.encode import joined, words_of
 from renshu_tasks.text.evaluation import names, probability_columns
 from renshu_tasks.text.samples import Padding
 
@@ -74,9 +74,10 @@ def _row(
         for turn in row["messages"]:
             table.check_turn(turn, where)
         return {"messages": json.dumps(row["messages"], ensure_ascii=False)}
+    if module.head == "tokens" and (given := _given_words(row, options)) is not None:
+        text, spans = joined(given)
+        return {"text": text, "words": given, "spans": spans}
     name = options.text_column or next((n for n in table.TEXTS if n in row), None)
-    if name is None and isinstance(row.get("words"), list):
-        return {"text": " ".join(row["words"])}
     if name not in row:
         raise DataError(
             "no column holds the text",
@@ -84,8 +85,19 @@ def _row(
             allowed=", ".join(map(str, row)),
             mend="--data.text_column NAME",
         )
+    text = str(row[name] or "")
+    if module.head == "tokens":
+        words, spans = words_of(text)
+        return {"text": text, "words": words, "spans": spans}
     pair = row.get(options.pair_column) if options.pair_column else ""
-    return {"text": str(row[name] or ""), "pair": str(pair or "")}
+    return {"text": text, "pair": str(pair or "")}
+
+
+def _given_words(row: dict[str, Any], options: DataOptions) -> list[str] | None:
+    """The words of a row that comes as words, as training takes them; None for a whole text."""
+    names = [options.text_column] if options.text_column else table.WORDS
+    found = next((row[name] for name in names if isinstance(row.get(name), list)), None)
+    return None if found is None else list(map(str, found))
 
 
 def answers(module: TextModel, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -96,7 +108,7 @@ def answers(module: TextModel, rows: list[dict[str, Any]]) -> list[dict[str, Any
         return []
     reader = module.reader
     if module.head == "tokens":
-        encoded = reader({"words": [words_of(row["text"])[0] for row in rows]})
+        encoded = reader({"words": [row["words"] for row in rows]})
     else:
         encoded = reader({name: [row[name] for row in rows] for name in ("text", "pair")})
         encoded.pop("pair_ids", None)
@@ -108,7 +120,7 @@ def answers(module: TextModel, rows: list[dict[str, Any]]) -> list[dict[str, Any
         outputs = module.logits({name: value.to(module.device) for name, value in batch.items()})
         for place, output in zip(places, _described(module, outputs.cpu()), strict=True):
             if module.head == "tokens":
-                output = _entities(module, rows[place]["text"], encoded["words_at"][place], output)
+                output = _entities(module, rows[place], encoded["words_at"][place], output)
             found[place] = {**output, "truncated": encoded["cut"][place] > 0}
     return found
 
@@ -145,11 +157,11 @@ def _described(module: TextModel, outputs: Tensor) -> Iterator[Any]:
 
 
 def _entities(
-    module: TextModel, text: str, places: dict[int, int], probabilities: Tensor
+    module: TextModel, row: dict[str, Any], places: dict[int, int], probabilities: Tensor
 ) -> dict[str, Any]:
     from renshu_tasks.text.tagging import entities_of
 
-    found = entities_of(module, text, places, probabilities)
+    found = entities_of(module, row["text"], row["spans"], places, probabilities)
     return {"entities": json.dumps(found, ensure_ascii=False)}
 
 

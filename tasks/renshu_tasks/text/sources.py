@@ -26,14 +26,14 @@ class Source:
         digest: SHA-256 over all that is read.
         rows: gives the rows in order.
         columns: column names that it is known to have, by what they hold ("text", "label").
-        names: what whole-number labels mean, where the source says so.
+        names: by column, what its whole numbers mean; [] where the source does not say.
     """
 
     where: str
     digest: str
     rows: Callable[[], Iterator[Located]]
     columns: dict[str, str] = field(default_factory=dict)
-    names: list[str] | None = None
+    names: dict[str, list[str]] = field(default_factory=dict)
 
 
 def find(options: DataOptions) -> Source:
@@ -103,10 +103,17 @@ def from_hugging_face(data: Any, where: str) -> Source:
                 f"{name!r} is not a part of a data set", where=where, allowed=", ".join(PART_NAMES)
             )
     digest = hashlib.sha256(str([(n, one._fingerprint) for n, one in sets.items()]).encode())
-    features = next(iter(sets.values())).features
-    labels = [f for f in features.values() if isinstance(f, datasets.ClassLabel)]
-    tags = [getattr(f, "feature", None) for f in features.values()]
-    labels += [f for f in tags if isinstance(f, datasets.ClassLabel)]
+    names: dict[str, list[str]] = {}
+    for part, one in sets.items():
+        for column, feature in one.features.items():
+            own = list(getattr(getattr(feature, "feature", feature), "names", None) or [])
+            if own != names.setdefault(column, own):
+                raise DataError(
+                    f"the numbers of {column!r} mean {', '.join(own) or 'nothing'} here and "
+                    f"{', '.join(names[column]) or 'nothing'} in the parts before",
+                    where=f"{where}, {part}",
+                    allowed="the same names in the same order in all parts",
+                )
 
     def rows() -> Iterator[Located]:
         for name, one in sets.items():
@@ -114,7 +121,7 @@ def from_hugging_face(data: Any, where: str) -> Source:
             for number, row in enumerate(one, start=1):
                 yield part, f"{name or 'row'}:{number}", row
 
-    return Source(where, digest.hexdigest(), rows, names=labels[0].names if labels else None)
+    return Source(where, digest.hexdigest(), rows, names=names)
 
 
 def _hub(name: str, options: DataOptions) -> Source:

@@ -19,7 +19,7 @@ from renshu_tasks.text import normalise, readers
 from renshu_tasks.text.options import DataOptions
 from renshu_tasks.text.sources import Source
 
-VERSION = "1"
+VERSION = "2"
 """Of what is written to the cache; a change of meaning takes another."""
 
 TEXTS = ("text", "sentence", "sentence1", "question", "tweet", "content", "review", "utterance")
@@ -27,7 +27,7 @@ TEXTS = ("text", "sentence", "sentence1", "question", "tweet", "content", "revie
 
 _LABELS = ("label", "labels", "category", "class", "sentiment", "intent", "target", "score", "tags")
 _TAGS = ("ner_tags", "tags", "labels")
-_WORDS = ("words", "tokens")
+WORDS = ("words", "tokens")
 ROLES = ("system", "user", "assistant", "tool")
 
 
@@ -56,6 +56,15 @@ def tabulate(source: Source, options: DataOptions, head: str) -> Dataset:
             )
         except datasets.exceptions.DatasetGenerationError as error:
             raise (error.__cause__ or error) from None
+
+
+def label_names(source: Source, options: DataOptions, head: str) -> list[str] | None:
+    """What the whole numbers of the label's column mean, where the source says so."""
+    usual = _TAGS if head == "tokens" else _LABELS
+    column = options.label_column or source.columns.get("label")
+    if column is None:
+        column = next((name for name in usual if name in source.names), None)
+    return (source.names.get(column) if column else None) or None
 
 
 def cache_folder(options: DataOptions) -> Path:
@@ -96,6 +105,7 @@ class _Rows:
     def __init__(self, source: Source, options: DataOptions, head: str) -> None:
         self.source, self.options, self.head = source, options, head
         self.labels: tuple[type, str] | None = None
+        self.names = label_names(source, options, head)
 
     def checked(self) -> Iterator[dict[str, Any]]:
         """The rows in order; raises DataError for the first that cannot be used."""
@@ -125,13 +135,8 @@ class _Rows:
     def _classification(self, row: dict[str, Any], where: str) -> dict[str, Any]:
         text, pair = self._texts(row, where)
         label = self._label(row, where)
-        if not self.options.multi_label and len(label) != 1:
-            raise DataError(
-                f"a text has {len(label)} labels ({', '.join(label) or 'none'})",
-                where=where,
-                allowed="one label a text",
-                mend="--data.multi_label true",
-            )
+        if not self.options.multi_label:
+            _check_single(label, where, mend="--data.multi_label true")
         return {"text": text, "pair": pair, "label": label, "key": text + "\0" * bool(pair) + pair}
 
     def _regression(self, row: dict[str, Any], where: str) -> dict[str, Any]:
@@ -148,7 +153,7 @@ class _Rows:
         return {"text": text, "pair": pair, "value": value, "key": text + "\0" * bool(pair) + pair}
 
     def _tokens(self, row: dict[str, Any], where: str) -> dict[str, Any]:
-        words = row[self._column(row, self.options.text_column, _WORDS, "text", where)]
+        words = row[self._column(row, self.options.text_column, WORDS, "text", where)]
         tags = row[self._column(row, self.options.label_column, _TAGS, "label", where)]
         tags = [self._name(tag, where) for tag in tags]
         if len(words) != len(tags):
@@ -176,7 +181,12 @@ class _Rows:
 
     def _embedding(self, row: dict[str, Any], where: str) -> dict[str, Any]:
         text, pair = self._texts(row, where)
-        label = [] if pair else self._label(row, where)
+        if self.options.pair_column:
+            key = text if pair.strip() else ""  # without its partner a text says nothing
+            return {"text": text, "pair": pair, "label": [], "key": key}
+        label = self._label(row, where)
+        if not self.options.multi_label:
+            _check_single(label, where, mend="give the text a label, or take the row out")
         return {"text": text, "pair": pair, "label": label, "key": text}
 
     # ---- single columns
@@ -223,7 +233,7 @@ class _Rows:
                 where=f"{where}; the other: {self.labels[1]}",
                 allowed="labels of one kind in all rows and parts",
             )
-        names = self.source.names
+        names = self.names
         if isinstance(value, str) or names is None:
             return str(value).strip()
         if not 0 <= value < len(names):
@@ -260,6 +270,17 @@ class _Rows:
                 mend=near(asked, map(str, row)) if asked else f"--data.{what}_column NAME",
             )
         return found
+
+
+def _check_single(label: list[str], where: str, mend: str) -> None:
+    """Raise DataError unless a text has one label."""
+    if len(label) != 1:
+        raise DataError(
+            f"a text has {len(label)} labels ({', '.join(label) or 'none'})",
+            where=where,
+            allowed="one label a text",
+            mend=mend,
+        )
 
 
 def check_turn(turn: Any, where: str) -> None:

@@ -12,7 +12,6 @@ from torch import Tensor
 from renshu.cli.table import TableWriter
 from renshu_tasks.common.files import write_json
 from renshu_tasks.text import evaluation, metrics
-from renshu_tasks.text.encode import IGNORED, words_of
 
 if TYPE_CHECKING:
     from renshu_tasks.text.data import TextData
@@ -24,9 +23,7 @@ def measure(module: TextModel, data: TextData, split: str, folder: Path) -> dict
     found = predicted_tags(module, data, split)
     rows = data.parts[split].tolist()
     truth = [data.rows[row]["tags"] for row in rows]
-    said = [
-        found[row] + ["O"] * (len(t) - len(found[row])) for row, t in zip(rows, truth, strict=True)
-    ]
+    said = [found[row] for row in rows]
     counts = metrics.entity_counts(truth, said)
     words = np.array([len(one) for one in truth], dtype=np.float64)
     right = np.array([sum(map(str.__eq__, a, b)) for a, b in zip(truth, said, strict=True)])
@@ -82,39 +79,50 @@ def _listed(words: list[str], tags: list[str]) -> str:
 
 @torch.no_grad()
 def predicted_tags(module: TextModel, data: TextData, split: str) -> dict[int, list[str]]:
-    """Row → the tags of its words, as many as fit into the limit. Logits are not kept."""
+    """Row → the tags of all its words, "O" for those without a token. Logits are not kept."""
     found: dict[int, list[str]] = {}
     for batch in evaluation.batches(module, evaluation.loader_of(data, split)):
         best = module(batch).argmax(-1)
-        for row, tags, labels in zip(batch["index"], best, batch["labels"], strict=True):
-            numbers = tags[labels != IGNORED].tolist()
-            found[int(row)] = [module.classes[k] for k in numbers]
+        for row, tags in zip(batch["index"].tolist(), best.tolist(), strict=True):
+            words = data.rows[row]["words"]
+            places = module.reader({"words": [words]})["words_at"][0]
+            chosen = {word: module.classes[tags[place]] for word, place in places.items()}
+            found[row] = [chosen.get(word, "O") for word in range(len(words))]
     return found
 
 
 def entities_of(
-    module: TextModel, text: str, places: dict[int, int], probabilities: Tensor
+    module: TextModel,
+    text: str,
+    spans: list[tuple[int, int]],
+    places: dict[int, int],
+    probabilities: Tensor,
 ) -> list[dict[str, Any]]:
     """The entities of a text, so that text[start:end] is each.
 
     Args:
         module: gives the tags' names.
         text: as it was given.
-        places: word → its first token.
+        spans: where each word stands in the text.
+        places: word → its first token; a word without one belongs to no entity.
         probabilities: [L, K] of the tokens.
     """
     from seqeval.metrics.sequence_labeling import get_entities
 
-    _, spans = words_of(text)
-    chosen = [probabilities[place] for place in places.values()]
-    tags = [module.classes[int(one.argmax())] for one in chosen]
+    sure = {word: probabilities[place].max(0) for word, place in places.items()}
+    tags = [
+        module.classes[int(sure[word].indices)] if word in sure else "O"
+        for word in range(len(spans))
+    ]
     return [
         {
             "type": kind,
             "start": spans[first][0],
             "end": spans[last][1],
             "text": text[spans[first][0] : spans[last][1]],
-            "confidence": round(min(float(one.max()) for one in chosen[first : last + 1]), 6),
+            "confidence": round(
+                min(float(sure[word].values) for word in range(first, last + 1)), 6
+            ),
         }
         for kind, first, last in get_entities(tags)
     ]

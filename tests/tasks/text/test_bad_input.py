@@ -284,3 +284,12 @@ def test_new_layers_that_would_stay_random(bert: Path, tmp_path: Path, tune: str
         load(folder, tune)
     assert all(one.requires_grad for one in load(folder, "all").parameters())
     assert load(bert, tune) is not None
+
+
+def test_a_text_without_a_label_takes_no_other_row_s(
+    bert: Path, moods: Rows, write_jsonl: Write
+) -> None:
+    rows = [*moods[:3], moods[3] | {"label": ""}, *moods[4:]]
+    error = refuse(write_jsonl(rows), bert, "embedding")
+    assert "0 labels (none)" in str(error)
+    assert "rows.jsonl:4" in str(error)

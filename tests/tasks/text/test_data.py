@@ -14,6 +14,7 @@ import pytest
 import torch
 from sklearn.model_selection import StratifiedGroupKFold
 
+from renshu.errors import DataError
 from renshu_tasks.text import data as data_part
 from renshu_tasks.text import normalise, splits
 from renshu_tasks.text.batching import padding_ratio
@@ -238,3 +239,23 @@ def test_memory_does_not_grow_with_the_file(bert: Path, tmp_path: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         found.append(int(done.stdout))
     assert found[1] < 1.1 * found[0]
+
+
+def test_class_names_are_those_of_the_chosen_column(bert: Path, moods: Rows) -> None:
+    """Another column with names of its own, and before, does not name the classes."""
+    rows = [{"lang": n % 2, **row} for n, row in enumerate(moods)]
+    kinds = {
+        "lang": datasets.ClassLabel(names=["en", "de"]),
+        "text": datasets.Value("string"),
+        "label": datasets.ClassLabel(names=["good", "bad"]),
+    }
+    one = datasets.Dataset.from_list(rows, features=datasets.Features(kinds))
+    options = TextOptions(model=ModelOptions(name=str(bert)))
+    found = TextData.from_hugging_face(one, options)
+    assert found.classes == ["good", "bad"]
+    assert found.rows["label"][:] == [[row["label"]] for row in moods]
+
+    kinds["label"] = datasets.ClassLabel(names=["bad", "good"])
+    other = datasets.Dataset.from_list(rows, features=datasets.Features(kinds))
+    with pytest.raises(DataError, match="'label' mean bad, good here and good, bad"):
+        TextData.from_hugging_face(datasets.DatasetDict(train=one, test=other), options)
