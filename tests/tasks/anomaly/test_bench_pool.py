@@ -61,11 +61,12 @@ def test_a_job_costs_less_than_20_ms_above_its_own_time() -> None:
 
 def test_rows_are_durable_and_a_second_run_is_kept_out(tmp_path: Path) -> None:
     log = Log(tmp_path / "jobs.sqlite")
-    log.add("b", {"series": "s", "detector": "d", "seed": 1, "value": None})
-    log.add("a", {"series": "s", "detector": "d", "seed": 0, "value": 0.5})
+    log.add("b", {"series": "s", "detector": "d", "seed": 1, "reason": None})
+    log.add("a", {"series": "s", "detector": "d", "seed": 0, "reason": None})
+    log.add("c", {"series": "s", "detector": "d", "seed": 2, "reason": "hung", "unusable": False})
     other = Log(tmp_path / "jobs.sqlite")
-    assert other.keys() == {"a", "b"}
-    assert [row["seed"] for row in other.rows()] == [0, 1]
+    assert other.done() == {"a", "b"}
+    assert [row["seed"] for row in other.rows()] == [0, 1, 2]
     with locked(tmp_path), pytest.raises(RunError, match="another benchmark"), locked(tmp_path):
         pass
 
@@ -74,10 +75,11 @@ def test_10_000_finished_jobs_are_found_again_in_under_2_seconds(tmp_path: Path)
     sources = [Source(f"s{i}", "g", "file", "nowhere", "evaluation", str(i)) for i in range(5000)]
     settings = Settings(folder=tmp_path, detectors=["difference", "constant"])
     log = Log(tmp_path / "jobs.sqlite")
-    log.add_all((job.key, failed(job, "hung")) for job in plan(sources, settings))
+    jobs = plan(sources, settings)
+    log.add_all((job.key, failed(job, "no labels") | {"unusable": True}) for job in jobs)
     log.close()
     start = time.process_time()
     rows = execute(plan(sources, settings), tmp_path, LocalPool(workers=1), print)
     assert time.process_time() - start < 2
     assert len(rows) == 10_000
-    assert {row["reason"] for row in rows} == {"hung"}
+    assert {row["reason"] for row in rows} == {"no labels"}

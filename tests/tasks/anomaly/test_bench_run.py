@@ -141,7 +141,7 @@ def test_killed_and_started_again_it_runs_nothing_twice(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in first} == first
     assert len(list(scores.glob("*.safetensors"))) == 80
     log = Log(tmp_path / "out" / "jobs.sqlite")
-    assert len(log.keys()) == 80
+    assert len(log.done()) == 80
 
 
 def test_every_bad_input_is_a_row_with_its_reason(tmp_path: Path) -> None:
@@ -212,6 +212,33 @@ def test_a_detector_that_breaks_its_contract_is_a_row_with_the_reason(
     assert said in reasons["difference"]
     assert reasons["constant"] is None
     assert len(rows) == 4
+
+
+def test_failed_jobs_run_again_and_unusable_series_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from renshu_tasks.anomaly.detectors.baselines import Difference
+
+    class Counting(Here):
+        def run(self, function: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[Outcome]:
+            ran.extend(jobs)
+            return super().run(function, jobs)
+
+    ran: list[Any] = []
+    data = write_series(tmp_path / "data", 2)
+    lines = (data / "s01.csv").read_text().splitlines()
+    flat = "\n".join([lines[0], *(f"{line.partition(',')[0]},0" for line in lines[1:])])
+    (data / "s01.csv").write_text(flat + "\n")  # nothing to find: unusable
+    settings = Settings(folder=tmp_path / "out", detectors=["difference", "constant"])
+    jobs = plan(sources.folder(data), settings)
+    with monkeypatch.context() as broken:
+        broken.setattr(Difference, "_score", lambda *given: 1 / 0)
+        first = execute(jobs, settings.folder, Counting(), print)
+    assert len(ran) == 4 and sum(row["reason"] is not None for row in first) == 3
+    ran.clear()
+    again = execute(jobs, settings.folder, Counting(), print)
+    assert [(job.source.name, job.detector) for job in ran] == [("s00", "difference")]
+    assert {row["series"] for row in again if row["reason"]} == {"s01"} and len(again) == 4
 
 
 def test_a_failed_job_counts_as_0_and_is_counted(tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ def plan(sources: Sequence[Source], settings: Settings) -> list[Job]:
 def execute(jobs: Sequence[Job], folder: Path, pool: Pool, tell: Tell) -> list[Row]:
     """Run what the log does not have, and return the rows of all `jobs`, failures among them.
 
+    Jobs that failed before are run again, unless their series cannot be measured at all.
     A job whose scores are there but not its row was finished just before a kill: it is taken, not
     run again. Raises RunError if another benchmark is at work in the folder.
     """
@@ -79,7 +80,7 @@ def execute(jobs: Sequence[Job], folder: Path, pool: Pool, tell: Tell) -> list[R
     with locked(folder):
         log = Log(folder / LOG)
         try:
-            done = log.keys()
+            done = log.done()
             left = [job for job, key in zip(jobs, keys, strict=True) if key not in done]
             left = _adopt(left, folder, log)
             if len(left) < len(jobs):
