@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from renshu.errors import ConfigError
+
+_NO_REPOSITORY = b"not a git repository ("
 
 
 def changed(project: Path, paths: Iterable[str]) -> list[str]:
@@ -37,10 +42,22 @@ def show_conflict(project: Path, path: str, sides: Sequence[bytes | None]) -> No
 
 
 def _git(project: Path, *arguments: str, input: bytes | None = None) -> bytes | None:
-    """What a command of git prints, or None where it fails."""
+    """What a command of git prints; None without git or a repository.
+
+    Raises ConfigError where git fails: it cannot be told then what is ignored or not committed.
+    """
     program = shutil.which("git")
     if program is None:
         return None
     command = [program, "-C", str(project), *arguments]
-    done = subprocess.run(command, input=input or b"", capture_output=True, check=False)
-    return done.stdout if done.returncode == 0 else None
+    english = os.environ | {"LC_ALL": "C"}
+    done = subprocess.run(
+        command, input=input or b"", capture_output=True, check=False, env=english
+    )
+    if done.returncode == 0 or not done.stderr:  # check-ignore is 1 where nothing is ignored
+        return done.stdout
+    if _NO_REPOSITORY in done.stderr:
+        return None
+    said = done.stderr.decode(errors="replace").strip()
+    mend = "make `git status` work in that folder"
+    raise ConfigError(f"git fails: {said}", where=project, mend=mend)

@@ -469,6 +469,19 @@ def test_a_file_that_git_ignores_is_never_written(
     assert (project / "config.yaml").read_bytes() == before
 
 
+@GIT
+def test_where_git_fails_nothing_is_written(
+    versions: tuple[Template, Template], project: Path
+) -> None:
+    """As in a container whose user does not own the folder: what is ignored cannot be told."""
+    git(project, "init", "-q")
+    (project / ".git" / "config").write_text("[nonsense", encoding="utf-8")
+    before = tree(project)
+    with pytest.raises(ConfigError, match="git fails: .*bad config"):
+        upgrade(versions[1], project)
+    assert tree(project) == before
+
+
 def test_an_archive_of_the_templates_stands_alone_and_is_the_same_each_time(tmp_path: Path) -> None:
     folder = find("blank").folder.parent
     freeze(folder, tmp_path / "0.1.0.zip")
