@@ -141,7 +141,7 @@ def test_killed_and_started_again_it_runs_nothing_twice(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in first} == first
     assert len(list(scores.glob("*.safetensors"))) == 80
     log = Log(tmp_path / "out" / "jobs.sqlite")
-    assert len(log.done()) == 80
+    assert len(log.rows()) == 80
 
 
 def test_every_bad_input_is_a_row_with_its_reason(tmp_path: Path) -> None:
@@ -212,6 +212,34 @@ def test_a_detector_that_breaks_its_contract_is_a_row_with_the_reason(
     assert said in reasons["difference"]
     assert reasons["constant"] is None
     assert len(rows) == 4
+
+
+def test_a_missing_score_file_is_named_and_run_again(tmp_path: Path) -> None:
+    found = sources.folder(write_series(tmp_path / "data", 2))
+    settings = Settings(folder=tmp_path / "out", detectors=["difference", "constant"])
+    jobs = plan(found, settings)
+    execute(jobs, settings.folder, Here(), print)
+    victim = settings.folder / "scores" / f"{jobs[0].key}.safetensors"
+    victim.unlink()
+    with pytest.raises(DataError, match=f"the scores of 1 of 4 jobs are missing.*{jobs[0].key}"):
+        recompute(settings.folder)
+    execute(jobs, settings.folder, Here(), print)
+    assert victim.is_file() and len(recompute(settings.folder)[0]) == 4
+
+
+def test_scores_are_never_measured_against_other_labels(tmp_path: Path) -> None:
+    from renshu_tasks.anomaly.bench import stored
+
+    found = sources.folder(write_series(tmp_path / "data", 1))
+    settings = Settings(folder=tmp_path / "out", detectors=["constant"])
+    row = execute(plan(found, settings), settings.folder, Here(), print)[0]
+    series = stored.read_stored(settings.folder, row)
+    series.labels[-1] = 1 - series.labels[-1]
+    other = row | {"code": "of another version"}
+    stored.write_series(settings.folder, other, series)  # beside the old one, not over it
+    assert stored.read_stored(settings.folder, row).labels[-1] != series.labels[-1]
+    with pytest.raises(DataError, match="not those that the row was measured on"):
+        stored.read_stored(settings.folder, other)
 
 
 def test_failed_jobs_run_again_and_unusable_series_do_not(

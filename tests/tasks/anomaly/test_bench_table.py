@@ -78,6 +78,13 @@ def test_seeds_are_averaged_within_a_series_before_series_are() -> None:
     assert one.seeds == pytest.approx(np.std([0, 1], ddof=1))
 
 
+def test_a_series_that_a_detector_has_no_job_on_counts_as_0() -> None:
+    rows = [row("easy", "d", 0.8), row("easy", "e", 0.8), row("hard", "e", 0.4)]
+    assert {one.detector: one.value for one in standings(rows)} == pytest.approx(
+        {"d": 0.4, "e": 0.6}
+    )
+
+
 def test_groups_have_the_means_of_their_own_series() -> None:
     rows = [row("a", "d", 0.1), row("b", "d", 0.3), row("c", "d", 0.9, group="h")]
     names, _, means = by_group(rows)

@@ -46,7 +46,7 @@ def read_ranked(folder: Path, rows: Sequence[Row]) -> list[Ranked]:
             continue
         name = row["series"]
         if name not in found:
-            series = read_stored(folder, f"{name}@{row['stamp']}")
+            series = read_stored(folder, row)
             assert series.labels is not None
             labels = series.labels[series.train_end :] == 1
             found[name] = Ranked(name, labels, row["window"], row["mode"], {})

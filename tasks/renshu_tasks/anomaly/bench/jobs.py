@@ -16,7 +16,7 @@ from renshu.errors import DataError
 from renshu_tasks.anomaly.bench.figures import FIGURES, figures
 from renshu_tasks.anomaly.bench.log import Row
 from renshu_tasks.anomaly.bench.sources import Source
-from renshu_tasks.anomaly.bench.stored import write_scores, write_series
+from renshu_tasks.anomaly.bench.stored import labels_digest, write_scores, write_series
 from renshu_tasks.anomaly.detector import Detector, Scores
 from renshu_tasks.anomaly.detectors import detector_class, make
 from renshu_tasks.anomaly.metrics.window import metric_window
@@ -92,8 +92,8 @@ def run_job(job: Job) -> Row:
         series = _load(job.source)
     except DataError as error:
         return job.row() | {"reason": error.what, "unusable": True}
-    write_series(folder, series_name(job.source), series)
     found = job.row() | _outline(series)
+    write_series(folder, found, series)
     detector = _detector(job, series)
     start = time.perf_counter()
     scores, threshold = _scores(detector, series, job.budget)
@@ -127,11 +127,6 @@ def seeded(detector: str) -> bool:
     return "seed" in _fields(detector)
 
 
-def series_name(source: Source) -> str:
-    """The name that a series' file has: another one when the data have changed."""
-    return f"{source.name}@{source.stamp}"
-
-
 @lru_cache(maxsize=2)
 def _load(source: Source) -> Series:
     """The jobs of a series come one after the other, so that it is read once a process."""
@@ -160,7 +155,7 @@ def _outline(series: Series) -> dict[str, Any]:
         "channels": len(series.channels),
         "window": window.points,
         "window_rule": window.rule,
-        "labels": hashlib.sha256(labels.tobytes()).hexdigest()[:16],
+        "labels": labels_digest(series),
     }
 
 

@@ -52,8 +52,8 @@ def write_leaderboard(folder: Path, rows: Sequence[Row], figure: str = "vus_pr")
 
 def _stored(folder: Path, rows: Sequence[Row]) -> dict[str, Series]:
     """The series that at least one job could read."""
-    found = {row["series"]: row["stamp"] for row in rows if row.get("reason") is None}
-    return {name: read_stored(folder, f"{name}@{stamp}") for name, stamp in found.items()}
+    found = {row["series"]: row for row in rows if row.get("reason") is None}
+    return {name: read_stored(folder, row) for name, row in found.items()}
 
 
 def _links(pages: Sequence[tuple[str, Path]]) -> str:

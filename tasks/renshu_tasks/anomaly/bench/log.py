@@ -39,15 +39,6 @@ class Log:
         )
         self._database.execute("COMMIT")
 
-    def done(self) -> set[str]:
-        """Keys of jobs with a result, and of those on series that cannot be measured.
-
-        Other failures are not among them: more time, memory or a package may mend them.
-        """
-        found = self._database.execute("SELECT key, row FROM jobs")
-        rows = ((key, json.loads(row)) for key, row in found)
-        return {key for key, row in rows if row["reason"] is None or row["unusable"]}
-
     def rows(self, keys: Iterable[str] | None = None) -> list[Row]:
         """Rows in the order of their series, detectors and seeds; of these keys only."""
         wanted = None if keys is None else set(keys)

@@ -80,7 +80,8 @@ def execute(jobs: Sequence[Job], folder: Path, pool: Pool, tell: Tell) -> list[R
     with locked(folder):
         log = Log(folder / LOG)
         try:
-            done = log.done()
+            there = set(score_keys(folder))
+            done = {row["key"] for row in log.rows(keys) if _is_done(row, there)}
             left = [job for job, key in zip(jobs, keys, strict=True) if key not in done]
             left = _adopt(left, folder, log)
             if len(left) < len(jobs):
@@ -101,17 +102,18 @@ def recompute(folder: Path, mode: str | None = None) -> tuple[list[Row], int]:
 
     Failures stay what they were. In a folder without a log, such as one that was handed in, the
     rows are those of all score files. `mode` asks for another mode of VUS. Raises DataError for a
-    folder without scores or a damaged file.
+    folder without scores, a damaged file, a job of the run with neither scores nor a failure, and a
+    series with other labels than were measured.
     """
     wanted = _last_run(folder)
     rows, changed = _failures(folder, wanted, mode), 0
+    _check_complete(folder, wanted or set(), {row["key"] for row in rows})
     for key in score_keys(folder):
         if wanted is not None and key not in wanted:
             continue
         scores, row = read_scores(folder, key)
-        name = f"{row['series']}@{row['stamp']}"
         new = row | {"mode": mode or row["mode"]}
-        new |= measure(new, scores, read_stored(folder, name))
+        new |= measure(new, scores, read_stored(folder, row))
         changed += new != row
         rows.append(new)
     if not rows:
@@ -121,6 +123,23 @@ def recompute(folder: Path, mode: str | None = None) -> tuple[list[Row], int]:
             mend="give the folder of a benchmark, such as runs/bench",
         )
     return sorted(rows, key=lambda row: (row["series"], row["detector"], row["seed"])), changed
+
+
+def _is_done(row: Row, there: set[str]) -> bool:
+    """Other failures may be mended by more time or memory or a package."""
+    return row["unusable"] or (row["reason"] is None and row["key"] in there)
+
+
+def _check_complete(folder: Path, wanted: set[str], failures: set[str]) -> None:
+    """A mean over what is left would be over other series for one detector than for another."""
+    missing = sorted(wanted - failures - set(score_keys(folder)))
+    if missing:
+        raise DataError(
+            f"the scores of {len(missing)} of {len(wanted)} jobs are missing, first {missing[0]}",
+            where=folder / "scores",
+            allowed=f"a file for every job in {RUN} that has not failed",
+            mend="run the benchmark again without --from-scores: it runs what is missing",
+        )
 
 
 def _last_run(folder: Path) -> set[str] | None:

@@ -5,6 +5,7 @@ With them alone every figure can be computed again. All are safetensors: nothing
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -24,9 +25,9 @@ from renshu_tasks.anomaly.series import Series
 FORMAT = 1
 
 
-def write_series(folder: Path, name: str, series: Series) -> None:
-    """Keep a labelled series; one that is there stays."""
-    path = _path(folder / "series", name)
+def write_series(folder: Path, row: Row, series: Series) -> None:
+    """Keep the labelled series of a job's row; one that is there stays."""
+    path = _series_path(folder, row)
     if path.is_file():
         return
     assert series.labels is not None
@@ -41,10 +42,27 @@ def write_series(folder: Path, name: str, series: Series) -> None:
     _write(path, {"values": series.values, "labels": series.labels}, about)
 
 
-def read_stored(folder: Path, name: str) -> Series:
-    """A series that was kept. Raises DataError for a file that is missing or damaged."""
-    arrays, about = _read(_path(folder / "series", name))
-    return Series(**arrays, **about)
+def read_stored(folder: Path, row: Row) -> Series:
+    """The series of a job's row.
+
+    Raises DataError for a file that is missing or damaged, or has other labels than were measured.
+    """
+    path = _series_path(folder, row)
+    arrays, about = _read(path)
+    series = Series(**arrays, **about)
+    if labels_digest(series) != row["labels"]:
+        raise DataError(
+            "the labels are not those that the row was measured on",
+            where=path,
+            allowed=f"labels with the digest {row['labels']}",
+        )
+    return series
+
+
+def labels_digest(series: Series) -> str:
+    """SHA-256 of the labels behind the training part."""
+    labels = np.asarray(series.labels)[series.train_end :]
+    return hashlib.sha256(labels.tobytes()).hexdigest()[:16]
 
 
 def write_scores(folder: Path, key: str, scores: Scores, row: Row) -> None:
@@ -62,6 +80,11 @@ def score_keys(folder: Path) -> Iterator[str]:
     """The keys of all jobs whose scores are here."""
     for path in sorted((folder / "scores").glob("*.safetensors")):
         yield path.stem
+
+
+def _series_path(folder: Path, row: Row) -> Path:
+    """Other data or other code, which may read or plant otherwise, have another file."""
+    return _path(folder / "series", f"{row['series']}@{row['stamp']}@{row['code']}")
 
 
 def _path(folder: Path, name: str) -> Path:

@@ -70,7 +70,7 @@ def usable(rows: Sequence[Row]) -> list[Row]:
 def matrix(rows: Sequence[Row], figure: str) -> tuple[list[str], list[str], Scores]:
     """Series, detectors, and the mean over seeds float64 [series, detectors].
 
-    A failed job counts as 0; a cell without any job is NaN. Unusable series are left out.
+    A failed job counts as 0, and so does a cell without any job. Unusable series are left out.
     """
     rows = usable(rows)
     series = sorted({row["series"] for row in rows})
@@ -81,7 +81,7 @@ def matrix(rows: Sequence[Row], figure: str) -> tuple[list[str], list[str], Scor
         cell = place[0][row["series"]], place[1][row["detector"]]
         total[cell] += row[figure] or 0.0
         count[cell] += 1
-    return series, detectors, np.divide(total, count, np.full(total.shape, np.nan), where=count > 0)
+    return series, detectors, np.divide(total, count, np.zeros_like(total), where=count > 0)
 
 
 def standings(rows: Sequence[Row], figure: str = "vus_pr", seed: int = 0) -> list[Standing]:
@@ -95,12 +95,12 @@ def standings(rows: Sequence[Row], figure: str = "vus_pr", seed: int = 0) -> lis
         own = [row for row in rows if row["detector"] == name]
         low = high = None
         if len(series) >= FEWEST:
-            low, high = np.nanquantile(np.nanmean(column[drawn], axis=1), [0.025, 0.975]).tolist()
+            low, high = np.quantile(column[drawn].mean(axis=1), [0.025, 0.975]).tolist()
         times = [row["seconds"] for row in own if row.get("seconds") is not None]
         found.append(
             Standing(
                 name,
-                float(np.nanmean(column)),
+                float(column.mean()),
                 low,
                 high,
                 _between_seeds(own, figure),
@@ -129,5 +129,5 @@ def by_group(rows: Sequence[Row], figure: str = "vus_pr") -> tuple[list[str], li
     for i, group in enumerate(groups):
         _, known, values = matrix([row for row in rows if row["group"] == group], figure)
         for name, column in zip(known, values.T, strict=True):
-            means[i, detectors.index(name)] = np.nanmean(column)
+            means[i, detectors.index(name)] = column.mean()
     return groups, detectors, means
