@@ -224,3 +224,14 @@ def test_the_lock_of_a_project_has_sums_and_names_no_index(template: Template) -
     assert {"torch", "numpy", "safetensors", "jsonargparse", "fastapi"} <= names
     assert "renshu" not in names
     assert not re.search(r"https?://|^ *-(-index|-extra|-find|i )", text, re.M)
+
+
+@pytest.mark.parametrize("name", ["anomaly", "segmentation", "text"])
+def test_the_image_brings_the_data_to_start_with_and_says_where_others_go(name: str) -> None:
+    template = find(name)
+    files = template.files(template.complete({"name": "rivers", "docker": "cpu"} | ALL))
+    assert b'"renshu[demo]' in files["README.md"]
+    install = next(r for r in files["Dockerfile"].decode().splitlines() if "-dir . " in r)
+    assert '"renshu[demo]' in install
+    assert b":/app/data:ro" in files["Dockerfile"]
+    assert b"/app/data" in files["deploy/kubernetes.yaml"]
