@@ -159,11 +159,12 @@ class Encoder:
 
     def prompt(self, turns: list[dict[str, str]]) -> list[int]:
         """What the model is given before it answers: ids with exactly one begin-of-text."""
+        self.refuse_special(turns)
         text = self._begin(self._apply(turns, True))
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _render(self, turns: list[dict[str, str]]) -> tuple[str, list[tuple[int, int]]]:
-        self._refuse_special(turns)
+        self.refuse_special(turns)
         text = self._apply(turns, False)
         spans = []
         for number, turn in enumerate(turns):
@@ -200,14 +201,15 @@ class Encoder:
         )
         return bos + text if adds and not text.startswith(bos) else text
 
-    def _refuse_special(self, turns: list[dict[str, str]]) -> None:
+    def refuse_special(self, turns: list[dict[str, str]], where: str = "") -> None:
+        """Raise DataError for a message with a special token in its text."""
         for number, turn in enumerate(turns, start=1):
             for token in self.tokenizer.all_special_tokens:
                 if token in turn["content"]:
                     raise DataError(
                         f"a message holds the special token {token!r}, which would end or begin a"
                         " turn",
-                        where=f"message {number}",
+                        where=f"{where}, message {number}".removeprefix(", "),
                         mend="take it out of the text",
                     )
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from renshu_tasks.common.files import write_json
-from renshu_tasks.text import evaluation, metrics, normalise
+from renshu_tasks.text import evaluation, metrics, models, normalise
 from renshu_tasks.text.encode import IGNORED
 
 if TYPE_CHECKING:
@@ -99,18 +99,23 @@ def _task(module: TextModel, data: TextData, row: int) -> tuple[list[int], str, 
 
 @torch.no_grad()
 def generate(module: TextModel, prompts: Sequence[list[int]], longest: int) -> list[str]:
-    """Greedy answers to prompts of any lengths, padded on the left; each ends at its end token."""
+    """Greedy answers to prompts; each ends at its end token, or where the positions end.
+
+    Of a prompt beyond `room_for` the last tokens are read, as the question stands there.
+    """
     if not prompts:
         return []
     mode = module.training
     module.eval()
     tokenizer, answers = module.reader.tokenizer, []
+    room, able = room_for(module, longest), models.positions(module.model.config)
     for prompt in prompts:  # one at a time: nothing depends on who shares a batch
+        prompt = tail(prompt, room, tokenizer.bos_token_id)
         ids = torch.tensor([prompt], device=module.device)
         found = module.model.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
-            max_new_tokens=longest,
+            max_new_tokens=min(longest, able - len(prompt)),
             do_sample=False,
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=stops(module),
@@ -118,6 +123,20 @@ def generate(module: TextModel, prompts: Sequence[list[int]], longest: int) -> l
         answers.append(_words(tokenizer, found[0, len(prompt) :]))
     module.train(mode)
     return answers
+
+
+def room_for(module: TextModel, longest: int) -> int:
+    """Most tokens of a prompt: a quarter of the positions at most is kept for the answer."""
+    able = models.positions(module.model.config)
+    return min(module.max_length, able - min(longest, able // 4))
+
+
+def tail(prompt: list[int], room: int, begin: int | None) -> list[int]:
+    """The last `room` tokens, of which the first is the begin-of-text if the prompt has one."""
+    if len(prompt) <= room:
+        return prompt
+    kept = prompt[-room:]
+    return [begin, *kept[1:]] if begin is not None and prompt[0] == begin else kept
 
 
 def _words(tokenizer: Any, ids: Tensor) -> str:

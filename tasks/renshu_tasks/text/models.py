@@ -159,13 +159,18 @@ def load_tokenizer(options: ModelOptions, config: Any) -> Any:
     return tokenizer
 
 
-def longest(config: Any, tokenizer: Any, asked: int | None) -> int:
-    """The most tokens of a text: as asked, or what the model takes up to 512."""
+def positions(config: Any) -> int:
+    """The most tokens that the model's table of positions has room for."""
     text = config.get_text_config()
     able = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", 10**6)
     if text.model_type in ("roberta", "xlm-roberta", "camembert"):
         able -= 2  # positions begin after the padding's
-    able = min(able, tokenizer.model_max_length)
+    return able
+
+
+def longest(config: Any, tokenizer: Any, asked: int | None) -> int:
+    """The most tokens of a text: as asked, or what the model takes up to 512."""
+    able = min(positions(config), tokenizer.model_max_length)
     if asked is not None and asked > able:
         raise ConfigError(
             f"{asked} tokens are more than the model takes",

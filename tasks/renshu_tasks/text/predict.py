@@ -71,9 +71,13 @@ def _row(
 ) -> dict[str, Any]:
     """The columns that the encoder reads."""
     if module.head == "causal" and isinstance(row.get("messages"), list):
-        for turn in row["messages"]:
-            table.check_turn(turn, where)
-        return {"messages": json.dumps(row["messages"], ensure_ascii=False)}
+        turns = row["messages"]
+        for number, turn in enumerate(turns, start=1):
+            table.check_turn(turn, f"{where}, message {number}")
+        module.reader.refuse_special(turns, where)
+        if turns and turns[-1]["role"] == "assistant":
+            turns = turns[:-1]  # the reference: what is to be written, not a part of the question
+        return {"messages": json.dumps(turns, ensure_ascii=False) if turns else ""}
     if module.head == "tokens" and (given := _given_words(row, options)) is not None:
         text, spans = joined(given)
         return {"text": text, "words": given, "spans": spans}
@@ -168,14 +172,14 @@ def _entities(
 def _generated(module: TextModel, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     from renshu_tasks.text import generation
 
-    reader, room = module.reader, module.max_length
+    reader, room = module.reader, generation.room_for(module, module.max_length)
     prompts = [
         reader.prompt(json.loads(row["messages"]))
         if "messages" in row
         else reader.tokenizer(row["text"], split_special_tokens=True)["input_ids"]
         for row in rows
     ]
-    found = generation.generate(module, [prompt[:room] for prompt in prompts], room)
+    found = generation.generate(module, prompts, module.max_length)
     return [
         {"generated": answer, "truncated": len(prompt) > room}
         for prompt, answer in zip(prompts, found, strict=True)

@@ -187,3 +187,9 @@ def test_the_tokenizer_comes_back_from_its_files(llama: Path) -> None:
     files = json.loads(json.dumps(reader.files()))
     again = Encoder(tokenizer_from(files), "causal", 128)
     assert again.chat(TALK) == reader.chat(TALK)
+
+
+def test_a_question_with_a_special_token_is_refused_as_in_training(llama: Path) -> None:
+    with pytest.raises(DataError, match=r"special token '</s>'") as caught:
+        encoder(llama, "causal").prompt([{"role": "user", "content": "a</s>b"}])
+    assert "message 1" in str(caught.value)
