@@ -235,3 +235,9 @@ def test_the_image_brings_the_data_to_start_with_and_says_where_others_go(name: 
     assert '"renshu[demo]' in install
     assert b":/app/data:ro" in files["Dockerfile"]
     assert b"/app/data" in files["deploy/kubernetes.yaml"]
+
+
+def test_the_readme_says_which_commands_know_no_other_network(template: Template) -> None:
+    readme = template.files(template.complete({"name": "rivers"}))["README.md"].decode()
+    row = next(line for line in readme.splitlines() if line.startswith("| `rivers/model.py`"))
+    assert ("know the task's own only" in row) == ("task" in template.about)
