@@ -205,8 +205,9 @@ class Segmenter(Module):
         """Loss and patch Dice: of patches laid around the classes, so not that of whole cases."""
         logits = self(batch["image"])
         self.log(f"{part}_loss", self.loss([logits], batch))
-        dice = _mean_dice(logits.argmax(1), batch["mask"], len(self.plan.classes))
-        self.log(f"{part}_patch_dice", dice, prog_bar=True)
+        dice = _mean_dice(logits.argmax(1), batch["mask"], batch["annotated"])
+        if dice is not None:
+            self.log(f"{part}_patch_dice", dice, prog_bar=True)
 
     def on_validation_epoch_end(self) -> None:
         """Log the full-case Dice of the fixed subset, every so many epochs and at the end."""
@@ -220,8 +221,16 @@ class Segmenter(Module):
         found = []
         for case in self.full_cases():
             assert case.mask is not None
-            predicted, truth = (torch.from_numpy(m) for m in (self.answer(case).mask, case.mask))
-            found.append(_mean_dice(predicted, truth, len(self.plan.classes)))
+            predicted, truth = (
+                torch.from_numpy(mask)[None] for mask in (self.answer(case).mask, case.mask)
+            )
+            looked = torch.ones(1, len(self.plan.classes), dtype=torch.bool)
+            if case.annotated is not None:
+                looked[:, 1:] = False
+                looked[:, list(case.annotated)] = True
+            dice = _mean_dice(predicted, truth, looked)
+            if dice is not None:
+                found.append(dice)
         if found:
             self.log("val_full_case_dice", torch.stack(found).mean(), prog_bar=True, batch_size=1)
 
@@ -263,19 +272,28 @@ class _Decisive(torch.nn.Module):
         return self.segmenter.decisive(image)
 
 
-def _mean_dice(predicted: Tensor, truth: Tensor, classes: int) -> Tensor:
-    """Mean Dice over the classes above 0 that either holds, over all voxels that are known; 0-dim.
+def _mean_dice(predicted: Tensor, truth: Tensor, annotated: Tensor) -> Tensor | None:
+    """Mean Dice over the classes above 0 that either holds, over all voxels that are known.
 
-    Dice is 1 where neither holds any.
+    Args:
+        predicted, truth: class numbers [B, *spatial]; IGNORE in the truth is unknown.
+        annotated: bool [B, K]; a case says nothing of a class that nobody looked for.
+
+    Returns:
+        0-dim; None where neither holds any, since Dice is not defined there.
     """
-    known = truth != IGNORE
-    predicted, truth = predicted[known].long(), truth[known].long()
-    both = torch.bincount(truth[predicted == truth], minlength=classes)[1:]
-    sizes = torch.bincount(predicted, minlength=classes) + torch.bincount(truth, minlength=classes)
+    classes = annotated.shape[1]
+    both = torch.zeros(classes, device=truth.device)
+    sizes = torch.zeros(classes, device=truth.device)
+    for one, true, looked in zip(predicted, truth, annotated, strict=True):
+        known = true != IGNORE
+        one, true = one[known].long(), true[known].long()
+        both += looked * torch.bincount(true[one == true], minlength=classes)
+        sizes += looked * (
+            torch.bincount(one, minlength=classes) + torch.bincount(true, minlength=classes)
+        )
     there = sizes[1:] > 0
-    if not there.any():
-        return torch.ones(())
-    return (2 * both[there] / sizes[1:][there]).mean()
+    return (2 * both[1:][there] / sizes[1:][there]).mean() if there.any() else None
 
 
 class WarmupCosine:

@@ -15,6 +15,7 @@ from renshu_tasks.segmentation import augment as aug
 from renshu_tasks.segmentation.case import IGNORE
 from renshu_tasks.segmentation.losses import segmentation_loss
 from renshu_tasks.segmentation.models import Folded, build_network
+from renshu_tasks.segmentation.module import _mean_dice
 from renshu_tasks.segmentation.planning import Intensity, Plan
 
 PLAN = Plan(
@@ -121,6 +122,24 @@ def test_a_class_that_nobody_looked_for_gets_no_gradient_from_that_case() -> Non
     assert (logits.grad[0, 2] == 0).all()
     assert (logits.grad[1, 2] != 0).any()
     assert (logits.grad[0, 1] != 0).any()
+
+
+def test_the_logged_dice_leaves_out_what_nobody_looked_for() -> None:
+    # pains/medical.md row 37
+    truth = torch.tensor([[[0, 0, 1, IGNORE]], [[0, 2, 1, 1]]])
+    predicted = torch.tensor([[[2, 2, 1, 1]], [[0, 2, 1, 0]]])  # 2 is right, but not drawn, in one
+    everything = torch.ones(2, 3, dtype=torch.bool)
+    partly = everything.clone()
+    partly[0, 2] = False
+    dice = _mean_dice(predicted, truth, partly)
+    assert float(dice) == pytest.approx((2 * 2 / 5 + 1) / 2)  # classes 1 and 2
+    dice = _mean_dice(predicted, truth, everything)
+    assert float(dice) == pytest.approx((2 * 2 / 5 + 2 * 1 / 4) / 2)
+
+
+def test_empty_masks_have_no_dice() -> None:
+    empty = torch.zeros(1, 4, 4, dtype=torch.int16)
+    assert _mean_dice(empty, empty, torch.ones(1, 3, dtype=torch.bool)) is None
 
 
 def test_folding_loses_no_voxel() -> None:
