@@ -23,13 +23,16 @@ TAGS = [
 """DICOM attributes that tell who a patient is or where he was (PS3.15, table E.1-1)."""
 
 _SHORTEST = 4
-"""Shorter values, such as a study id of 1, are found in names by chance."""
+"""Shorter values, such as the name Kim, would be found in names by chance: as words alone."""
+
+_SEPARATORS = re.compile(r"[\W_]+")
 
 
 def identifying(series: Path) -> set[str]:
-    """What the tags of the first DICOM file of a folder say, in lower case, names part by part.
+    """What the tags of the first DICOM file of a folder say, in lower case, whole and part by part.
 
-    To compare with, never to be shown or kept.
+    Without blanks and signs, so that 1970-01-01 is 19700101. To compare with, never to be shown or
+    kept.
     """
     import pydicom
     from pydicom.errors import InvalidDicomError
@@ -40,8 +43,10 @@ def identifying(series: Path) -> set[str]:
         except (InvalidDicomError, OSError):
             continue
         values = {str(element.value).lower() for element in header if element.value}
-        parts = {part for value in values for part in re.split(r"[\^\s=_,\\'\[\]-]+", value)}
-        return {value for value in values | parts if len(value) >= _SHORTEST}
+        parts = {part for value in values for part in _SEPARATORS.split(value)}
+        found = parts | {_SEPARATORS.sub("", value) for value in values}
+        # One sign, or a number of two digits, tells nobody: it is that of a case as well.
+        return {value for value in found if len(value) > (2 if value.isdigit() else 1)}
     return set()
 
 
@@ -52,9 +57,13 @@ def safe_id(name: str, series: Path | None) -> str:
         name: the user's own id of the case, or of the patient.
         series: folder of the series; None for files that have no such tags.
     """
-    told = name.lower()
-    if series is not None and any(value in told for value in identifying(series)):
-        return hashed(name)
+    if series is None:
+        return name
+    words = _SEPARATORS.split(name.lower())
+    told = "".join(words)
+    for value in identifying(series):
+        if value in words or (len(value) >= _SHORTEST and value in told):
+            return hashed(name)
     return name
 
 

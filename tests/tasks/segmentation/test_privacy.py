@@ -91,6 +91,18 @@ def test_a_name_that_tells_the_patient_is_hashed(
     assert privacy.hashed("xanthippe") != before
 
 
+def test_short_names_and_dates_in_another_spelling_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for tag, value in (("PatientName", "Li^Wei"), ("PatientID", "123"), ("StudyID", "1")):
+        monkeypatch.setitem(SECRETS, tag, value)
+    folder = series(tmp_path / "s", np.zeros((4, 4, 2), np.int16))
+    for told in ("li_wei", "scan.Wei", "Wei-Li", "liwei", "T1 123", "1964-08-12", "1964_08_12/ct"):
+        assert privacy.safe_id(told, folder).startswith("case-"), told
+    for neutral in ("liver_1", "weight", "sub-01_T1", "scan1234"):
+        assert privacy.safe_id(neutral, folder) == neutral
+
+
 def test_the_salt_is_made_once_for_the_user_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
