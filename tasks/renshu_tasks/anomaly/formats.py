@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from renshu_tasks.anomaly.tables import Columns, Rows, columns_of, head_of, read
 
 TSB_AD = re.compile(r".*_tr_(?P<train>\d+)_1st_(?P<first>\d+)(?:_.*)?$")
 UCR = re.compile(r".*_(?P<train>\d+)_(?P<first>\d+)_(?P<last>\d+)$")
+WINDOWS = "combined_windows.json"
 NAB_SHARE = 0.15
 """NAB's probationary period, in which no anomaly is scored: at most 750 of 5000 points."""
 
@@ -178,9 +180,11 @@ def _placed(
 ) -> Series:
     """Rows as a series on regular points; see sampling.py for the rule."""
     values, labels, times, period = rows.values, rows.labels, rows.times, 1.0
+    sampling: Literal["rows", "grid", "mean"] = "rows"
     if times is not None:
         period = options.period or (float(np.median(np.diff(times))) if len(times) > 1 else 1.0)
     if times is not None and not rows_only:
+        sampling = "grid" if options.period is None else "mean"
         placer = Placer(period, options.period is not None, str(path))
         places = placer.places(times)
         points = int(places[-1]) + 1
@@ -198,6 +202,7 @@ def _placed(
         period,
         columns.values,
         filled if filled.any() else None,
+        sampling,
         source=str(path),
     )
 
@@ -210,13 +215,18 @@ def _held_labels(labels: Labels, places: np.ndarray, points: int) -> Labels:
     return marks[known[np.searchsorted(known, np.arange(points), side="right") - 1]]
 
 
+def windows_file(path: Path) -> Path | None:
+    """NAB's windows for a file: beside or above it, there also in labels/, as in NAB's own tree."""
+    folders = list(path.absolute().parents)[:4]
+    tried = [folder / inside / WINDOWS for folder in folders for inside in ("", "labels")]
+    return next(filter(Path.is_file, tried), None)
+
+
 def _windows(path: Path, options: DataOptions) -> list[tuple[float, float]]:
     """NAB's windows of a file, seconds since 1970. Its keys are <group>/<file>."""
     import pandas as pd
 
-    tried = [path.parents[n] / "combined_windows.json" for n in range(min(4, len(path.parents)))]
-    tried += [folder.parent / "labels" / folder.name for folder in tried]
-    file = Path(options.windows) if options.windows else next(filter(Path.is_file, tried), None)
+    file = Path(options.windows) if options.windows else windows_file(path)
     if file is None or not file.is_file():
         raise DataError(
             "NAB's windows were not found", where=path, mend="--data.windows combined_windows.json"

@@ -127,7 +127,7 @@ def build(options: AnomalyOptions, data: SeriesData) -> AnomalyDetector:
         list(data.series.channels),
         period=data.series.period,
         time_column=options.data.time_column,
-        sampling=_sampling(options, data),
+        sampling=data.series.sampling,
         max_gap=options.data.max_gap,
         training=options.training,
     )
@@ -143,12 +143,6 @@ def build(options: AnomalyOptions, data: SeriesData) -> AnomalyDetector:
     else:
         data.detector = None
     return module
-
-
-def _sampling(options: AnomalyOptions, data: SeriesData) -> str:
-    if data.series.times is None or options.data.sampling == "rows":
-        return "rows"
-    return "grid" if options.data.period is None else "mean"
 
 
 def _threads(model: ModelOptions, data: SeriesData) -> int | None:

@@ -20,7 +20,8 @@ class DataOptions:
             names end in _tr_N_1st_M; ucr: names end in _N_FIRST_LAST; smd: three folders of texts;
             auto: by name and content.
         series: which series of a folder, or of the embedded ones.
-        windows: NAB's JSON of labelled windows; default: combined_windows.json beside or above.
+        windows: NAB's JSON of labelled windows; default: combined_windows.json beside or above,
+            or in labels/ there.
         time_column: column of the time stamps; default: timestamp, time, date or datetime.
         columns: columns of the values; default: all others.
         label_column: column of 0 and 1; default: label, anomaly or is_anomaly, if there is one.

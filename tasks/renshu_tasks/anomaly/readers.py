@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from renshu.errors import ConfigError, DataError
-from renshu_tasks.anomaly.formats import READERS, TSB_AD, UCR
+from renshu_tasks.anomaly.formats import READERS, TSB_AD, UCR, windows_file
 from renshu_tasks.anomaly.options import DataOptions
 from renshu_tasks.anomaly.series import Series
 from renshu_tasks.anomaly.tables import head_of
@@ -57,8 +57,8 @@ def format_of(path: Path) -> str:
             where=path,
             allowed=".csv, .parquet, or a UCR name that ends in _TRAIN_FIRST_LAST.txt",
         )
-    known = any((folder / "combined_windows.json").is_file() for folder in list(path.parents)[:4])
-    return "nab" if known and head_of(path) == ["timestamp", "value"] else "csv"
+    known = head_of(path) == ["timestamp", "value"] and windows_file(path) is not None
+    return "nab" if known else "csv"
 
 
 def check_train(series: Series, options: DataOptions) -> None:

@@ -31,6 +31,8 @@ class Series:
         period: seconds from one point to the next; 1.0 without times.
         channels: C names.
         filled: bool [T], rows that were missing; None: none was.
+        sampling: how rows became points: each is one, whatever its time; grid: placed by their
+            times; mean: averaged over periods.
         origin: "real", or "planted" where events were put in by a generator.
         source: where it is from: path, package, publication.
 
@@ -45,6 +47,7 @@ class Series:
     period: float = 1.0
     channels: Sequence[str] = ()
     filled: NDArray[np.bool_] | None = None
+    sampling: Literal["rows", "grid", "mean"] = "rows"
     origin: Literal["real", "planted"] = "real"
     source: str = ""
 

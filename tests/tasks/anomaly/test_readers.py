@@ -76,6 +76,35 @@ def test_nab_windows_label_the_rows_between(tmp_path):
         read_series(folder / "x.csv")
 
 
+def test_a_plain_clone_of_nab_is_read_trained_on_and_predicted(tmp_path):
+    from renshu_tasks.anomaly.bench import sources
+    from renshu_tasks.anomaly.data import SeriesData
+    from renshu_tasks.anomaly.module import build
+    from renshu_tasks.anomaly.options import AnomalyOptions, ModelOptions
+    from renshu_tasks.anomaly.predict import predict
+    from renshu_tasks.anomaly.thresholds import Decision
+
+    file = tmp_path / "data" / "realX" / "x.csv"
+    file.parent.mkdir(parents=True)
+    times = stamps(range(0, 300 * 400, 300))
+    times[100] = times[99]
+    pd.DataFrame({"timestamp": times, "value": range(400)}).to_csv(file, index=False)
+    windows = tmp_path / "labels" / "combined_windows.json"
+    windows.parent.mkdir()
+    windows.write_text(json.dumps({"realX/x.csv": [[times[150], times[160]]]}))
+    series = read_series(file)
+    assert series.events == [(150, 160)]
+    found = sources.folder(tmp_path / "data")[0]
+    assert found.load().events == [(150, 160)]
+    windows.write_text(json.dumps({"realX/x.csv": [[times[150], times[170]]]}))
+    assert sources.folder(tmp_path / "data")[0].stamp != found.stamp
+
+    module = build(AnomalyOptions(model=ModelOptions(name="difference")), SeriesData(series))
+    module.detector.fit(series.train)
+    module.decision = Decision.fit(module.detector.score(series.train), "conformal", 0.1)
+    assert len(list(predict(module, [file], AnomalyOptions()))) == 400  # repeated stamps and all
+
+
 def test_smd_folders(tmp_path):
     for kind, text in (
         ("train", "1,2\n3,4\n"),

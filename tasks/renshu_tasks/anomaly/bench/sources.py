@@ -11,7 +11,7 @@ from typing import Literal
 from renshu.errors import DataError
 from renshu_tasks.anomaly.bench import planted
 from renshu_tasks.anomaly.demo import NAMES, demo_file, load_demo
-from renshu_tasks.anomaly.formats import UCR
+from renshu_tasks.anomaly.formats import UCR, windows_file
 from renshu_tasks.anomaly.options import DataOptions
 from renshu_tasks.anomaly.readers import TABLES, read_series
 from renshu_tasks.anomaly.series import Series
@@ -107,8 +107,8 @@ def _below(root: Path) -> Iterator[Source]:
 
 def _file(file: Path, root: Path) -> Source:
     name = file.relative_to(root).with_suffix("").as_posix()
-    windows = [folder / "combined_windows.json" for folder in list(file.parents)[:4]]
-    stamp = _digest(file, *(found for found in windows if found.is_file()))
+    windows = windows_file(file)
+    stamp = _digest(file) if windows is None else _digest(file, windows)
     return Source(name, file.parent.name, "file", str(file), part_of(name), stamp)
 
 
