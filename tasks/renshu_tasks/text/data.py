@@ -75,7 +75,9 @@ class TextData(DataModule):
         self.options = options.data
         self.notes: list[str] = []
         self.features: Tensor | None = None
-        self.rows = table.tabulate(source, self.options, self.head)
+        self.rows, empty = table.tabulate(source, self.options, self.head)
+        if empty:
+            self.notes.append(f"{empty:,} rows without a text are left out (data.on_empty skip)")
         if not len(self.rows):
             raise DataError("there are no texts", where=self.where)
         names, numbers, offsets = self._names()

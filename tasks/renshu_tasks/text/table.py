@@ -31,8 +31,10 @@ WORDS = ("words", "tokens")
 ROLES = ("system", "user", "assistant", "tool")
 
 
-def tabulate(source: Source, options: DataOptions, head: str) -> Dataset:
-    """Every row of the source: id, part, group, exact, same, and the columns of the head.
+def tabulate(source: Source, options: DataOptions, head: str) -> tuple[Dataset, int]:
+    """Every row of the source, and how many were left out for want of a text.
+
+    Columns: id, part, group, exact, same, and those of the head.
 
     `exact` and `same` are hashes of the text as it is and normalised. By head: classification
     text, pair, label (names), regression text, pair, value; tokens words, tags; causal text or
@@ -45,17 +47,20 @@ def tabulate(source: Source, options: DataOptions, head: str) -> Dataset:
     more = (options.group_column, options.multi_label, options.label_separator, options.on_empty)
     key = [VERSION, source.digest, head, *chosen, *more, options.max_chars, options.encoding]
     name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
-    rows = _Rows(source, options, head)
+    folder = cache_folder(options)
+    count = folder / "skipped" / name
+    rows = _Rows(source, options, head, count)
     with quiet():
         try:
-            return Dataset.from_generator(
+            found = Dataset.from_generator(
                 rows.checked,
                 features=_features(head),
-                cache_dir=str(cache_folder(options)),
+                cache_dir=str(folder),
                 fingerprint=name,
             )
         except datasets.exceptions.DatasetGenerationError as error:
             raise (error.__cause__ or error) from None
+    return found, int(count.read_text()) if options.on_empty == "skip" else 0
 
 
 def label_names(source: Source, options: DataOptions, head: str) -> list[str] | None:
@@ -102,8 +107,8 @@ def _features(head: str) -> Features:
 class _Rows:
     """Turns a source's rows into those of the table, each checked."""
 
-    def __init__(self, source: Source, options: DataOptions, head: str) -> None:
-        self.source, self.options, self.head = source, options, head
+    def __init__(self, source: Source, options: DataOptions, head: str, count: Path) -> None:
+        self.source, self.options, self.head, self.count = source, options, head, count
         self.labels: tuple[type, str] | None = None
         self.names = label_names(source, options, head)
 
@@ -129,6 +134,9 @@ class _Rows:
                 "exact": normalise.digest(text),
                 "same": normalise.digest(normalise.normalise(text)),
             } | found
+        if self.options.on_empty == "skip":  # kept for when the rows come from the cache
+            self.count.parent.mkdir(parents=True, exist_ok=True)
+            self.count.write_text(str(empty))
 
     # ---- one method a head: the columns, and under "key" the text that stands for the row
 
