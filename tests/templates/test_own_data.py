@@ -226,3 +226,25 @@ def test_the_edits_that_the_readme_names_are_all_that_is_needed(
     read_config = importlib.import_module(f"{package}.config").read_config
     trainer = train.train(read_config(quick))
     assert trainer.global_step == 1
+
+
+def test_a_run_that_is_stopped_has_its_configuration(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`renshu evaluate RUN --ckpt_path last` reads it."""
+    template = find("blank")
+    project = template.create(template.complete({"name": "stopped"}), run_dir)
+    monkeypatch.chdir(project)
+    monkeypatch.syspath_prepend(str(project))
+    train = importlib.import_module("stopped.train")
+
+    def stop(*arguments: object) -> None:
+        raise RuntimeError("stopped here")
+
+    monkeypatch.setattr("stopped.model.Classifier.training_step", stop)
+    config = importlib.import_module("stopped.config")
+    flags = ["--trainer.accelerator", "cpu", "--trainer.run", "first", "--model.width", "7"]
+    with pytest.raises(RuntimeError, match="stopped here"):
+        train.train(config.read_config(flags))
+    again = config.read_config(["--config", "runs/first/config.yaml"])
+    assert again.model.width == 7

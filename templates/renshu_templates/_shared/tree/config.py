@@ -6,6 +6,8 @@ from pathlib import Path
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
+from renshu import Module, Trainer
+from renshu.callbacks import Callback
 from renshu.errors import ConfigError
 
 from {{ cookiecutter.__package }}.data import DataOptions
@@ -35,6 +37,17 @@ class Config:
         values = {key: value for key, value in asdict(self).items() if key != "ckpt_path"}
         values = values if task is None else {"task": task} | values
         file.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+
+
+class SaveConfig(Callback):
+    """Puts config.yaml into the run before the first step: of a run that is stopped it is kept."""
+
+    def __init__(self, config: Config, task: str | None = None) -> None:
+        self.config, self.task = config, task
+
+    def on_train_start(self, trainer: Trainer, module: Module) -> None:
+        if trainer.run_dir is not None and trainer.is_global_zero:
+            self.config.save(trainer.run_dir / "config.yaml", self.task)
 
 
 def read_config(arguments: Sequence[str] | None = None) -> Config:

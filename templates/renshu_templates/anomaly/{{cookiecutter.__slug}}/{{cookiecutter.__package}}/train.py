@@ -12,7 +12,7 @@ from renshu.errors import RenshuError
 from renshu.report import write_report
 from renshu_tasks.anomaly.module import finish
 
-from {{ cookiecutter.__package }}.config import Config, read_config
+from {{ cookiecutter.__package }}.config import Config, SaveConfig, read_config
 from {{ cookiecutter.__package }}.data import load
 from {{ cookiecutter.__package }}.model import Detector, build
 
@@ -24,14 +24,14 @@ def train(config: Config) -> Trainer:
     best = ModelCheckpoint(monitor="val_loss", save_last=True)
     stop = EarlyStopping("val_loss", patience=config.training.patience)
     callbacks = [stop, best] if model.neural else []  # the others are fitted in one step
-    arguments: dict[str, Any] = {"callbacks": callbacks, **config.trainer}
+    save = SaveConfig(config, "anomaly")
+    arguments: dict[str, Any] = {"callbacks": [*callbacks, save], **config.trainer}
     trainer = Trainer(**arguments)
     seed_everything(trainer.seed)
     trainer.fit(model, datamodule=data, ckpt_path=config.ckpt_path)
     run = trainer.run_dir
     if trainer.interrupted or run is None or not trainer.is_global_zero:
         return trainer  # stopped with its state saved; a trial; or not the first of several
-    config.save(run / "config.yaml", task="anomaly")
     if best.best_model_path:
         model.load_state_dict(Detector.load_from_checkpoint(best.best_model_path).state_dict())
     finish(model, data, run)  # threshold and p-values on the held-out points, then the test part

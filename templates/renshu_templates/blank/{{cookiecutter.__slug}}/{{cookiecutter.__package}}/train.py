@@ -12,7 +12,7 @@ from renshu.callbacks import ModelCheckpoint
 from renshu.errors import RenshuError
 from renshu.report import write_report
 
-from {{ cookiecutter.__package }}.config import Config, read_config
+from {{ cookiecutter.__package }}.config import Config, SaveConfig, read_config
 from {{ cookiecutter.__package }}.data import TableData
 from {{ cookiecutter.__package }}.model import build
 
@@ -20,7 +20,8 @@ from {{ cookiecutter.__package }}.model import build
 def train(config: Config) -> Trainer:
     """Train as configured; the run's folder holds the model, its figures and a report."""
     best = ModelCheckpoint(monitor="val_loss", save_last=True)
-    arguments: dict[str, Any] = {"callbacks": [best], **config.trainer}
+    save = SaveConfig(config)
+    arguments: dict[str, Any] = {"callbacks": [best, save], **config.trainer}
     trainer = Trainer(**arguments)
     seed_everything(trainer.seed)
     data = TableData(config.data)
@@ -29,7 +30,6 @@ def train(config: Config) -> Trainer:
     run = trainer.run_dir
     if trainer.interrupted or run is None or not trainer.is_global_zero:
         return trainer  # stopped with its state saved; a trial; or not the first of several
-    config.save(run / "config.yaml")
     # Without a validation, in a very short run, the weights are the last ones.
     chosen = "best" if best.best_model_path else None
     figures = trainer.test(model, datamodule=data, ckpt_path=chosen)[0]

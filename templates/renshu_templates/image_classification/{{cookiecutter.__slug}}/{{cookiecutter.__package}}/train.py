@@ -11,14 +11,15 @@ from renshu.errors import RenshuError
 from renshu.report import write_report
 from renshu_tasks.image_classification.module import WarmEMA, finish
 
-from {{ cookiecutter.__package }}.config import Config, read_config
+from {{ cookiecutter.__package }}.config import Config, SaveConfig, read_config
 from {{ cookiecutter.__package }}.data import load
 from {{ cookiecutter.__package }}.model import build
 
 
 def train(config: Config) -> Trainer:
     """Train as configured; the run's folder holds the model, its figures and a report."""
-    arguments: dict[str, Any] = {"callbacks": [WarmEMA(0.99)], **config.trainer}
+    save = SaveConfig(config, "image_classification")
+    arguments: dict[str, Any] = {"callbacks": [WarmEMA(0.99), save], **config.trainer}
     trainer = Trainer(**arguments)
     seed_everything(trainer.seed)
     data = load(config.data)
@@ -27,7 +28,6 @@ def train(config: Config) -> Trainer:
     run = trainer.run_dir
     if trainer.interrupted or run is None or not trainer.is_global_zero:
         return trainer  # stopped with its state saved; a trial; or not the first of several
-    config.save(run / "config.yaml", task="image_classification")
     finish(model, data, run)  # temperature and thresholds on validation, then the test part
     trainer.save_checkpoint(run / "model", weights_only=True)
     print(f"model     {run / 'model'}\nreport    {write_report(run)}")

@@ -12,7 +12,7 @@ from renshu.errors import RenshuError
 from renshu.report import write_report
 from renshu_tasks.text.module import finish
 
-from {{ cookiecutter.__package }}.config import Config, read_config
+from {{ cookiecutter.__package }}.config import Config, SaveConfig, read_config
 from {{ cookiecutter.__package }}.data import load
 from {{ cookiecutter.__package }}.model import Classifier, build
 
@@ -20,7 +20,12 @@ from {{ cookiecutter.__package }}.model import Classifier, build
 def train(config: Config) -> Trainer:
     """Train as configured; the run's folder holds the model, its figures and a report."""
     best = ModelCheckpoint(monitor="val_loss", save_last=True)
-    arguments: dict[str, Any] = {"callbacks": [best], "gradient_clip_val": 1.0, **config.trainer}
+    save = SaveConfig(config, "text")
+    arguments: dict[str, Any] = {
+        "callbacks": [best, save],
+        "gradient_clip_val": 1.0,
+        **config.trainer,
+    }
     trainer = Trainer(**arguments)
     seed_everything(trainer.seed)
     data = load(config.data, config.model, config.training)
@@ -29,7 +34,6 @@ def train(config: Config) -> Trainer:
     run = trainer.run_dir
     if trainer.interrupted or run is None or not trainer.is_global_zero:
         return trainer  # stopped with its state saved; a trial; or not the first of several
-    config.save(run / "config.yaml", task="text")
     if best.best_model_path:
         model.load_state_dict(Classifier.load_from_checkpoint(best.best_model_path).state_dict())
     finish(model, data, run)  # temperature and thresholds on validation, then the test part
