@@ -144,7 +144,7 @@ def measure(outcome: Outcome, data: SeriesData) -> dict[str, Any]:
         if not labels.max():
             found |= {"false_alarms_a_day": _false_alarms(outcome)}
         return found
-    window = metric_window(data.series.values)
+    window = metric_window(data.series.train)
     areas, best = vus(labels, outcome.scores, window.points), attainable(labels, window.points)
     delay = detection_delay(labels, outcome.alarms)
     return {

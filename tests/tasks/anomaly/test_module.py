@@ -218,6 +218,18 @@ def test_the_window_is_the_period_of_the_training_part(wave):
     assert build(AnomalyOptions(), data).detector.window == 37
 
 
+def test_the_window_of_the_metric_is_that_of_the_training_part(wave):
+    x = np.concatenate([wave(800, period=37), wave(800, period=11)])
+    labels = np.zeros(len(x), np.uint8)
+    labels[1200:1210] = 1
+    data = SeriesData(Series("x", x, labels, train_end=800), DataOptions())
+    test = data.part("test")
+    flat = np.zeros(len(test))
+    outcome = evaluation.Outcome(test, flat, None, flat + 1, flat + 1, flat > 0)
+    found = evaluation.measure(outcome, data)
+    assert (found["vus_window"], found["vus_window_rule"]) == (37, "period")
+
+
 def test_only_networks_stop_early():
     assert callbacks(AnomalyOptions()) == []
     names = [
