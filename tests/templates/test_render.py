@@ -168,7 +168,7 @@ def test_what_python_compiled_in_a_template_is_no_part_of_a_project(
 ) -> None:
     altered = copied(blank, tmp_path)
     package = altered.folder / "{{cookiecutter.__slug}}" / "{{cookiecutter.__package}}"
-    (package / "__pycache__").mkdir()
+    (package / "__pycache__").mkdir(exist_ok=True)
     (package / "__pycache__" / "data.cpython-311.pyc").write_bytes(b"\0compiled")
     assert files_of(altered) == files_of(blank)
 

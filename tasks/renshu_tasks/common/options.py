@@ -33,5 +33,5 @@ def check(options: Any, section: str, ranges: Mapping[str, tuple[float, float]])
         low, high = ranges.get(name, (-math.inf, math.inf))
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, int | float) and not low <= number <= high:
-                allowed = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
+                allowed = f"{low} or more" if high == math.inf else f"{low} to {high}"
                 raise ConfigError(f"{number} is out of range", where=key, allowed=allowed)
