@@ -25,9 +25,9 @@ from renshu_tasks.anomaly.series import Series
 DAPHNET = "datasets/data/Daphnet_S06R02E0/S06R02E0.csv"
 DAPHNET_SHA256 = "5a1d2990fec3846c3e1bc43487f0860e63434bd06b3df763012e97ce23d0d84c"
 
-EVALUATION = ("ankle_vert", "leg_horiz_fwd", "trunk_vert", "blood_pressure")
-TUNING = ("leg_vert",)
-"""Tuning has a sensor of its own: nothing that is chosen on it has seen an evaluation series."""
+EVALUATION = ("ankle_vert", "trunk_vert", "blood_pressure")
+TUNING = ("leg_vert", "leg_horiz_fwd")
+"""Tuning has a sensor of its own, the leg's with both its axes; all are worn by one person."""
 
 POINTS, EVENTS, LENGTH = 5000, 3, (20, 80)
 TRAIN_END = 2000
