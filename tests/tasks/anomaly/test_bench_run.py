@@ -291,6 +291,7 @@ def test_changed_labels_are_another_job(tmp_path: Path) -> None:
     assert sources.folder(data)[0].stamp != before.stamp
 
 
+@pytest.mark.skipif(find_spec("aeon") is None, reason="aeon ships the series")
 def test_tuning_and_evaluation_share_no_series(tmp_path: Path) -> None:
     # pains/anomaly.md row 2
     found = sources.embedded()
