@@ -139,8 +139,7 @@ class Trainer:
                 loops.fit(plan)
                 loops.refuse_non_finite(plan)
             if plan.signal is None:
-                self.epoch_metrics = plan.results.stepped() | self.epoch_metrics
-                plan.module.__dict__["_results"] = None  # from here on log() would be lost
+                self._end_logging(plan)
                 plan.call("on_fit_end")
                 self.wait_for_checkpoints()
                 for logger in self.loggers:
@@ -363,10 +362,14 @@ class Trainer:
             # An evaluation cut short has no result that could be returned.
             raise KeyboardInterrupt
 
-    def _close(self, plan: Plan, status: str) -> None:
+    def _end_logging(self, plan: Plan) -> None:
+        """What was logged is kept; from here on log() would be lost, and says so."""
         if plan.stage == "train":
             self.epoch_metrics = plan.results.stepped() | self.epoch_metrics
         plan.module.__dict__["_results"] = None
+
+    def _close(self, plan: Plan, status: str) -> None:
+        self._end_logging(plan)
         for feed in plan.feeds:
             feed.close()
         try:

@@ -72,5 +72,11 @@ def measure_flops(
 
 def suggested_max_num_workers(local_world_size: int) -> int:
     """Workers a process that leave each processor one, shared by the processes of a machine."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, (cores or 1) // local_world_size - 1)
+    return max(1, usable_cores() // local_world_size - 1)
+
+
+def usable_cores() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

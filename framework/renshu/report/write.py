@@ -38,7 +38,7 @@ def write_report(run_dir: str | Path) -> Path:
     title = run.path.resolve().name
     page = Page(run.path, title, _facts(run))
     try:
-        _share_script(run.path)
+        share_script(run.path)
         text = card(run, title, headlines, sections)
         write_atomically(run.path / "model_card.md", [text])
         report = run.path / "report.html"
@@ -86,7 +86,7 @@ def _facts(run: Run) -> list[str]:
     return facts + [f"{name} {value[:25]}" for name, value in found]
 
 
-def _share_script(run_dir: Path) -> None:
+def share_script(run_dir: Path) -> None:
     """Put plotly's script beside the report: as a link to another run's, else as a copy."""
     found = importlib.util.find_spec("plotly")
     if found is None or not found.submodule_search_locations:

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from renshu.loggers.files import write_atomically
 from renshu.report import Headline, Section, Table, Text
 from renshu.report.html import Page, esc
-from renshu.report.write import _share_script as share_script
+from renshu.report.write import share_script
 from renshu_tasks.anomaly.bench import charts
 from renshu_tasks.anomaly.bench.figures import FIGURES
 from renshu_tasks.anomaly.bench.log import Row
