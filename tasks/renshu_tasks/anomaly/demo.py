@@ -6,15 +6,14 @@ archive (Wu and Keogh 2021), from aeon. uni_ds: hourly load with three events, f
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
-from renshu.errors import DataError, unknown
+from renshu.errors import unknown
 from renshu_tasks.anomaly.formats import read_table
 from renshu_tasks.anomaly.options import DataOptions
 from renshu_tasks.anomaly.series import Series
+from renshu_tasks.common.packaged import checked, packaged
 
 DEFAULT = "internal_bleeding"
 
@@ -42,25 +41,19 @@ def demo_file(name: str = DEFAULT) -> Path:
     if name not in _FILES:
         raise unknown("embedded series", name, NAMES, where="data.series")
     package, inside, _, _ = _FILES[name]
-    spec = find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise DataError(
-            f"the embedded series {name} comes with {package}, which is not installed",
-            mend='pip install "renshu[demo]", or give a file of your own with --data.path',
-        )
-    return Path(spec.submodule_search_locations[0]) / inside
+    return packaged(
+        package,
+        inside,
+        f"the embedded series {name} comes with {package}, which is not installed",
+        'pip install "renshu[demo]", or give a file of your own with --data.path',
+    )
 
 
 def load_demo(name: str = DEFAULT, file: Path | None = None) -> Series:
     """An embedded series. Raises DataError if its file is not the one that was checked."""
     file = file or demo_file(name)
     package, _, sha256, train_end = _FILES[name]
-    if hashlib.sha256(file.read_bytes()).hexdigest() != sha256:
-        raise DataError(
-            f"the embedded series {name} is not the file that was checked",
-            where=file,
-            allowed=f"SHA-256 {sha256}",
-            mend=f"pip install --force-reinstall {package}",
-        )
+    said = f"the embedded series {name} is not the file that was checked"
+    checked(file, sha256, said, f"pip install --force-reinstall {package}")
     series = read_table(file, DataOptions())
     return replace(series, name=name, train_end=train_end, source=f"{package}: {file.name}")

@@ -12,14 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from renshu.errors import DataError
 from renshu.report import Chart, Headline, Section, Table, Text
 from renshu.report.charts import Points, bars, lines
+from renshu_tasks.common.sections import SHARE, evaluated, readable
 
 SHOWN_CHANNELS = 6
 SHOWN_EVENTS = 200
 _BUCKETS = 500
-_SHARE = {"range": [-0.02, 1.02], "tickformat": ".0%"}
 
 
 @dataclass(frozen=True)
@@ -51,28 +50,20 @@ class Evaluation:
 
 def sections(run_dir: Path) -> list[Section]:
     """Everything the report says about the evaluation; raises DataError for files it cannot use."""
-    for split in ("test", "val"):
-        folder = Path(run_dir) / "evaluation" / split
-        if (folder / "metrics.json").is_file():
+    if (folder := evaluated(run_dir)) is not None:
+        with readable(folder):
             return _sections(folder)
     return [Section("Scores", empty="No evaluation yet: renshu evaluate writes it.")]
 
 
 def _sections(folder: Path) -> list[Section]:
-    try:
-        metrics, events = (
-            json.loads((folder / name).read_text(encoding="utf-8"))
-            for name in ("metrics.json", "events.json")
-        )
-        found = Evaluation(folder, metrics, events, load_file(folder / "arrays.safetensors"))
-        measured = [_calibration(found), _abstention(found)] if "coverage" in metrics else []
-        return [_scores(found), _alarms(found), *measured, _use(found)]
-    except Exception as error:  # a file that is missing, torn, or of another version
-        raise DataError(
-            f"the evaluation cannot be shown: {type(error).__name__}: {error}",
-            where=folder,
-            mend="renshu evaluate writes it again",
-        ) from error
+    metrics, events = (
+        json.loads((folder / name).read_text(encoding="utf-8"))
+        for name in ("metrics.json", "events.json")
+    )
+    found = Evaluation(folder, metrics, events, load_file(folder / "arrays.safetensors"))
+    measured = [_calibration(found), _abstention(found)] if "coverage" in metrics else []
+    return [_scores(found), _alarms(found), *measured, _use(found)]
 
 
 def _scores(found: Evaluation) -> Section:
@@ -191,8 +182,8 @@ def _calibration(found: Evaluation) -> Section:
         {"share": (levels.tolist(), shares.tolist())},
         x="p-value",
         layout={
-            "xaxis": _SHARE | {"title": {"text": "p-value"}},
-            "yaxis": _SHARE | {"title": {"text": "share of normal points"}},
+            "xaxis": SHARE | {"title": {"text": "p-value"}},
+            "yaxis": SHARE | {"title": {"text": "share of normal points"}},
         },
         diagonal=True,
     )
@@ -215,7 +206,7 @@ def _abstention(found: Evaluation) -> Section:
         {"error": ([r["coverage"] for r in rows], [r["risk"] for r in rows])},
         x="share answered",
         layout={
-            "xaxis": _SHARE | {"title": {"text": "share answered"}},
+            "xaxis": SHARE | {"title": {"text": "share answered"}},
             "yaxis": {"tickformat": ".1~%", "rangemode": "tozero", "title": {"text": "error"}},
         },
     )

@@ -44,6 +44,13 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     return float(temperature) if better else 1.0
 
 
+def best_thresholds(scores: Tensor, labels: Tensor) -> Tensor:
+    """`best_threshold` of each column of `scores` [N, K]; labels as those of `fit_temperature`."""
+    truth = labels if labels.is_floating_point() else torch.eye(scores.shape[1])[labels]
+    columns = zip(scores.T, truth.T, strict=True)
+    return torch.tensor([best_threshold(score, true) for score, true in columns])
+
+
 def best_threshold(scores: Tensor, labels: Tensor) -> float:
     """The threshold on `scores` [N] with the best F1 for `labels` [N] (0 or 1).
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from renshu.errors import ConfigError
+from renshu.messages import say
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,16 @@ def describe_device(accelerator: str = "auto") -> Device:
     """The device at hand: GPU, Apple GPU or CPU; `accelerator="cpu"` looks no further."""
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    from renshu.utilities import usable_cores
+
+    cores = usable_cores()
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         found: Any = torch.cuda.get_device_properties(0)
-        return Device("cuda", found.name, found.total_memory, cores or 1)
+        return Device("cuda", found.name, found.total_memory, cores)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if os.name == "posix" else 0
     if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
-        return Device("mps", "Apple GPU", memory, cores or 1)
-    return Device("cpu", "CPU", memory, cores or 1)
+        return Device("mps", "Apple GPU", memory, cores)
+    return Device("cpu", "CPU", memory, cores)
 
 
 def table_key(device: Device) -> str:
@@ -47,3 +50,10 @@ def table_key(device: Device) -> str:
             f"there are no defaults for {device.kind!r}", allowed=", ".join([*keys, "cuda"])
         )
     return keys[device.kind]
+
+
+def tell_precision(device: Device, precision: str) -> str:
+    """The precision itself; what is not plain float32 is said."""
+    if precision != "32-true":
+        say(f"precision for {device.name}: {precision}; --trainer.precision chooses another")
+    return precision

@@ -35,3 +35,23 @@ def check(options: Any, section: str, ranges: Mapping[str, tuple[float, float]])
             if isinstance(number, int | float) and not low <= number <= high:
                 allowed = f"{low} or more" if high == math.inf else f"{low} to {high}"
                 raise ConfigError(f"{number} is out of range", where=key, allowed=allowed)
+
+
+def check_val_share(share: float) -> None:
+    """Refuse a share that leaves no validation part, or nothing else."""
+    if not 0 < share < 1:
+        raise ConfigError(
+            f"{share} is out of range",
+            where="data.val_share",
+            allowed="above 0 and below 1: there is always a validation part",
+        )
+
+
+def check_test_share(share: float | None) -> None:
+    """Refuse a share that leaves nothing to train on; None is what the source has."""
+    if share is not None and not 0 <= share < 1:
+        raise ConfigError(
+            f"{share} is out of range",
+            where="data.test_share",
+            allowed="from 0 (no test part) to below 1",
+        )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from renshu.messages import say
-from renshu_tasks.common.device import Device, describe_device, table_key
+from renshu_tasks.common.device import Device, describe_device, table_key, tell_precision
 
 if TYPE_CHECKING:
     from renshu_tasks.image_classification.options import ImageClassificationOptions
@@ -122,7 +122,4 @@ def resolve(device: Device, family: Family, image_size: int, samples: int) -> De
 def precision(accelerator: str = "auto") -> str:
     """The table's precision for the device at hand; what is not plain float32 is said."""
     device = describe_device(accelerator)
-    found = _TABLE[table_key(device)][1]
-    if found != "32-true":
-        say(f"precision for {device.name}: {found}; --trainer.precision chooses another")
-    return found
+    return tell_precision(device, _TABLE[table_key(device)][1])

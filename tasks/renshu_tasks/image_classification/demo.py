@@ -7,12 +7,10 @@ Repository, 1998, CC BY 4.0.
 from __future__ import annotations
 
 import gzip
-import hashlib
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from renshu.errors import DataError
+from renshu_tasks.common.packaged import checked, packaged
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,13 +20,12 @@ SHA256 = "09f66e6debdee2cd2b5ae59e0d6abbb73fc2b0e0185d2e1957e9ebb51e23aa22"
 
 def digits_file() -> Path:
     """Where scikit-learn keeps the digits; nothing is imported. Raises DataError without it."""
-    spec = find_spec("sklearn")
-    if spec is None or not spec.submodule_search_locations:
-        raise DataError(
-            "the embedded digits come with scikit-learn, which is not installed",
-            mend='pip install "renshu[vision]", or give pictures of your own with --data.path',
-        )
-    return Path(spec.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
+    return packaged(
+        "sklearn",
+        "datasets/data/digits.csv.gz",
+        "the embedded digits come with scikit-learn, which is not installed",
+        'pip install "renshu[vision]", or give pictures of your own with --data.path',
+    )
 
 
 def load_digits(file: Path | None = None) -> tuple[np.ndarray, list[str]]:
@@ -40,14 +37,8 @@ def load_digits(file: Path | None = None) -> tuple[np.ndarray, list[str]]:
     import numpy as np
 
     file = file or digits_file()
-    packed = file.read_bytes()
-    if hashlib.sha256(packed).hexdigest() != SHA256:
-        raise DataError(
-            "the embedded digits are not the file that was checked",
-            where=file,
-            allowed=f"SHA-256 {SHA256}",
-            mend="pip install --force-reinstall scikit-learn",
-        )
-    lines = gzip.decompress(packed).decode("ascii").split()
+    said = "the embedded digits are not the file that was checked"
+    checked(file, SHA256, said, "pip install --force-reinstall scikit-learn")
+    lines = gzip.decompress(file.read_bytes()).decode("ascii").split()
     table = np.array([line.split(",") for line in lines]).astype(np.float64).astype(np.uint8)
     return (table[:, :64] * 15).reshape(-1, 1, 8, 8), [str(label) for label in table[:, 64]]

@@ -75,9 +75,7 @@ def calibrate(module: ImageClassifier, data: ImageData) -> None:
         module.thresholds.fill_(options.threshold)
         return
     scores = module.scale(outcome.logits.to(module.device)).cpu()
-    truth = outcome.labels if module.multi_label else torch.eye(2)[outcome.labels]
-    columns = zip(scores.T, truth.T, strict=True)
-    module.thresholds.copy_(torch.tensor([calibration.best_threshold(s, t) for s, t in columns]))
+    module.thresholds.copy_(calibration.best_thresholds(scores, outcome.labels))
 
 
 def evaluate(module: ImageClassifier, data: ImageData, split: str, run_dir: Path) -> dict[str, Any]:

@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from renshu.errors import DataError
+from renshu_tasks.common.files import inside
 from renshu_tasks.common.parts import PART_NAMES
 from renshu_tasks.image_classification.options import DataOptions
 from renshu_tasks.image_classification.readers import SUFFIXES
-from renshu_tasks.image_classification.records import Records, inside
+from renshu_tasks.image_classification.records import Records
 
 _DEEPEST = 32
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from renshu.errors import DataError, near
-from renshu_tasks.common.parts import PART_NAMES
+from renshu_tasks.common.files import inside
+from renshu_tasks.common.parts import PART_NAMES, part_of
 from renshu_tasks.image_classification.labels import label_names
 from renshu_tasks.image_classification.options import DataOptions
-from renshu_tasks.image_classification.records import Records, inside, part_of
+from renshu_tasks.image_classification.records import Records
 
 
 def is_saved(path: Path) -> bool:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from pathlib import Path
 
 from renshu.errors import DataError, near
+from renshu_tasks.common.files import inside, read_rows
+from renshu_tasks.common.parts import part_of
 from renshu_tasks.image_classification.options import DataOptions
-from renshu_tasks.image_classification.records import Records, inside, part_of
+from renshu_tasks.image_classification.records import Records
 
-_SEPARATORS = (",", ";", "\t")
+_MEND = 'in a spreadsheet: save as "CSV UTF-8"; or iconv -f latin1 -t utf-8'
 _NOT_A_PATH = re.compile(r"[a-zA-Z0-9+.-]+://|[a-zA-Z]:[\\/]|\\\\")  # file://, C:\, \\server
 
 
@@ -20,7 +21,7 @@ def from_csv(path: Path, options: DataOptions) -> Records:
     Paths are relative to `root`, or to the manifest's folder. Raises DataError with the line of a
     missing column, an empty or unknown label, a path outside the folder, a file that is missing.
     """
-    header, rows = _rows(path)
+    header, rows = read_rows(path, "manifest", _MEND)
     columns = _columns(header, path, options)
     root = Path(options.root) if options.root else path.parent
     records = Records([], [], [], str(path), classes=options.classes)
@@ -50,30 +51,6 @@ def from_csv(path: Path, options: DataOptions) -> Records:
     records.parts = parts or None
     records.groups = groups or None
     return records
-
-
-def _rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Header, and (line, fields) of every row that is not empty."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"the manifest is not UTF-8 at byte {error.start}",
-            where=path,
-            mend='in a spreadsheet: save as "CSV UTF-8"; or iconv -f latin1 -t utf-8',
-        ) from error
-    first = text.partition("\n")[0]
-    separator = max(_SEPARATORS, key=first.count)
-    reader = csv.reader(text.splitlines(keepends=True), delimiter=separator, strict=True)
-    try:
-        rows = [(reader.line_num, row) for row in reader if row]
-    except csv.Error as error:
-        raise DataError(
-            f"the manifest cannot be read: {error}", where=f"{path}, line {reader.line_num}"
-        ) from error
-    if not rows:
-        raise DataError("the manifest is empty", where=path)
-    return [name.strip() for name in rows[0][1]], rows[1:]
 
 
 def _columns(header: list[str], path: Path, options: DataOptions) -> dict[str, int]:

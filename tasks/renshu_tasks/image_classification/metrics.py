@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from renshu_tasks.common.coverage import risk_by_coverage
+
 BINS = 15
 """Of the calibration error, as in Guo 2017."""
 
@@ -121,24 +123,10 @@ def _ratio(part: Tensor, whole: Tensor) -> float | None:
 
 
 def coverage(confidence: Tensor, correct: Tensor, points: int = 20) -> list[dict[str, float]]:
-    """If only the most confident share is decided: how much of it is wrong, from what confidence.
-
-    Selective prediction, El-Yaniv and Wiener 2010. With several labels a sample is as sure as its
-    least sure decision.
-    """
+    """With several labels a sample is as sure as its least sure decision."""
     if confidence.ndim == 2:
         confidence, correct = confidence.min(1).values, correct.all(1)
-    order = confidence.argsort(descending=True, stable=True)
-    wrong = (~correct[order]).double().cumsum(0)
-    counts = [max(1, round(len(order) * (i + 1) / points)) for i in range(points)]
-    return [
-        {
-            "coverage": count / len(order),
-            "risk": float(wrong[count - 1] / count),
-            "confidence": float(confidence[order[count - 1]]),
-        }
-        for count in counts
-    ]
+    return risk_by_coverage(confidence.numpy(), correct.numpy(), points)
 
 
 def _intervals(

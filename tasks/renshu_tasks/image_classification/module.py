@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from renshu.callbacks.callback import Callback
-from renshu.callbacks.ema import EMA
 from renshu.errors import ConfigError
 from renshu.module import Module
+from renshu_tasks.common.ema import averaged
 from renshu_tasks.image_classification import augment, finetune, models
 from renshu_tasks.image_classification.options import (
     ImageClassificationOptions,
@@ -322,26 +322,9 @@ def build(options: ImageClassificationOptions, data: ImageData) -> ImageClassifi
     return classifier
 
 
-class WarmEMA(EMA):
-    """Moving average whose decay grows as (1 + n) / (10 + n) up to the one that was asked for.
-
-    So a short run is not held back by its first weights. The schedule is TensorFlow's
-    (`ExponentialMovingAverage(num_updates=…)`).
-    """
-
-    def __init__(self, decay: float) -> None:
-        super().__init__(decay)
-        self.highest = decay
-
-    def should_update(self, step_idx: int, epoch_idx: int) -> bool:
-        self.decay = min(self.highest, (1 + step_idx) / (10 + step_idx))
-        return True
-
-
 def callbacks(options: ImageClassificationOptions) -> list[Callback]:
     """Averaged weights, unless switched off."""
-    decay = options.training.ema_decay
-    return [WarmEMA(decay)] if decay else []
+    return averaged(options.training.ema_decay)
 
 
 def finish(module: ImageClassifier, data: ImageData, run_dir: Path) -> None:

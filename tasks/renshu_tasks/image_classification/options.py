@@ -6,8 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from renshu.errors import ConfigError
-from renshu_tasks.common.options import check
+from renshu_tasks.common.options import check, check_test_share, check_val_share
 
 
 @dataclass(kw_only=True)
@@ -74,18 +73,8 @@ class DataOptions:
     allow_overlap: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.val_share < 1:
-            raise ConfigError(
-                f"{self.val_share} is out of range",
-                where="data.val_share",
-                allowed="above 0 and below 1: there is always a validation part",
-            )
-        if self.test_share is not None and not 0 <= self.test_share < 1:
-            raise ConfigError(
-                f"{self.test_share} is out of range",
-                where="data.test_share",
-                allowed="from 0 (no test part) to below 1",
-            )
+        check_val_share(self.val_share)
+        check_test_share(self.test_share)
         counts: dict[str, tuple[float, float]] = dict.fromkeys(
             ("batch_size", "image_size", "max_pixels"), (1, math.inf)
         )

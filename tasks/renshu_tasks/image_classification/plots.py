@@ -10,17 +10,23 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from renshu.errors import DataError
 from renshu.report import Headline, Picture, Pictures, Section, Table, Text, estimate
-from renshu.report.charts import bars, heatmap, lines
-
-BINS = 15
-"""Of the reliability diagram and its calibration error, as in Guo et al. 2017."""
+from renshu.report.charts import bars, heatmap
+from renshu_tasks.common.sections import (
+    BINS,
+    Bins,
+    abstention,
+    activated,
+    binned,
+    curve,
+    decided,
+    evaluated,
+    readable,
+    reliability,
+)
 
 MOST_CLASSES = 40
 """So many classes are told apart in a picture of the confusion matrix."""
-
-_SHARE = {"range": [-0.02, 1.02], "tickformat": ".0%"}
 
 
 @dataclass(frozen=True)
@@ -53,31 +59,33 @@ class Evaluation:
     def several(self) -> bool:
         return self.labels.ndim == 2
 
+    @property
+    def decisions(self) -> np.ndarray:
+        """Class int64 [N], or bool [N, K] when there may be several."""
+        return decided(self.probabilities, self.metrics["thresholds"], self.several)
+
 
 def sections(run_dir: Path) -> list[Section]:
     """Everything the report says about the evaluation; raises DataError for files it cannot use."""
-    for split in ("test", "val"):
-        folder = Path(run_dir) / "evaluation" / split
-        if (folder / "metrics.json").is_file():
+    if (folder := evaluated(run_dir)) is not None:
+        with readable(folder):
             return _sections(folder)
     return [Section("Classes", empty="No evaluation yet: renshu evaluate writes it.")]
 
 
 def _sections(folder: Path) -> list[Section]:
-    try:
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        arrays = load_file(folder / "arrays.safetensors")
-        names = ("probabilities", "logits", "labels")
-        found = Evaluation(folder, metrics, *(arrays[name] for name in names))
-        confusion = [] if found.several else [_confusion(found)]
-        rest = [_classes(found), _worst(found), _calibration(found), _abstention(found)]
-        return [*confusion, *rest, _use(found)]
-    except Exception as error:  # a file that is missing, torn, or of another version
-        raise DataError(
-            f"the evaluation cannot be shown: {type(error).__name__}: {error}",
-            where=folder,
-            mend="renshu evaluate writes it again",
-        ) from error
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    arrays = load_file(folder / "arrays.safetensors")
+    names = ("probabilities", "logits", "labels")
+    found = Evaluation(folder, metrics, *(arrays[name] for name in names))
+    confusion = [] if found.several else [_confusion(found)]
+    rest = [
+        _classes(found),
+        _worst(found),
+        _calibration(found),
+        abstention(found.metrics["coverage"], "pictures"),
+    ]
+    return [*confusion, *rest, _use(found)]
 
 
 def _confusion(found: Evaluation) -> Section:
@@ -117,8 +125,8 @@ def _classes(found: Evaluation) -> Section:
     columns = ["class", "precision", "recall", "F1", "AUROC", "pictures"]
     table = Table("Each class", columns, rows, sortable=True, bars=columns[1:5])
     support = [row[-1] for row in rows]
-    decided = _decided(found)
-    chosen = decided.sum(0) if found.several else np.bincount(decided, minlength=len(rows))
+    made = found.decisions
+    chosen = made.sum(0) if found.several else np.bincount(made, minlength=len(rows))
     balance = bars(
         "Class balance",
         found.classes,
@@ -151,38 +159,13 @@ def _headlines(found: Evaluation) -> list[Headline]:
     ]
 
 
-def _decided(found: Evaluation) -> np.ndarray:
-    """The decisions: class int64 [N], or bool [N, K] when there may be several."""
-    thresholds = np.array(found.metrics["thresholds"])
-    if found.several:
-        return found.probabilities >= thresholds
-    if len(found.classes) == 2:
-        return (found.probabilities[:, 1] >= thresholds[1]).astype(np.int64)
-    return found.probabilities.argmax(1)
-
-
 def _calibration(found: Evaluation) -> Section:
     """How often decisions of each confidence are right, before and after the temperature."""
     curves = {
-        "before": _reliability(found, _activated(found)),
+        "before": _reliability(found, activated(found.logits, found.several)),
         "calibrated": _reliability(found, found.probabilities),
     }
-    diagram = lines(
-        "Reliability",
-        {
-            f"{name}: error {_calibration_error(bins):.3f}": (
-                bins[0][bins[2] > 0].tolist(),
-                bins[1][bins[2] > 0].tolist(),
-            )
-            for name, bins in curves.items()
-        },
-        x="confidence",
-        layout={
-            "xaxis": _SHARE | {"title": {"text": "confidence"}},
-            "yaxis": _SHARE | {"title": {"text": "share that is right"}},
-        },
-        diagonal=True,
-    )
+    diagram = reliability("Reliability", dict(curve(*one) for one in curves.items()))
     spread = bars(
         "Confidence of the decisions",
         [f"{100 * i / BINS:.0f}–{100 * (i + 1) / BINS:.0f} %" for i in range(BINS)],
@@ -198,62 +181,14 @@ def _calibration(found: Evaluation) -> Section:
     )
 
 
-def _activated(found: Evaluation) -> np.ndarray:
-    """Probabilities [N, K] of the logits as they are."""
-    logits = found.logits.astype(np.float64)
+def _reliability(found: Evaluation, probabilities: np.ndarray) -> Bins:
+    """Each decision on a class counts for itself where there are several."""
+    chosen = found.decisions
     if found.several:
-        return 1 / (1 + np.exp(-logits))
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    return powers / powers.sum(1, keepdims=True)
-
-
-def _reliability(
-    found: Evaluation, probabilities: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean confidence, share right and number of decisions in each of BINS equal bins (a, b]."""
-    decided = _decided(found)
-    if found.several:
-        confidence = np.where(decided, probabilities, 1 - probabilities).ravel()
-        right = (decided == found.labels.astype(bool)).ravel()
-    else:
-        confidence = np.take_along_axis(probabilities, decided[:, None], axis=1)[:, 0]
-        right = decided == found.labels
-    place = np.clip(np.ceil(confidence * BINS).astype(int), 1, BINS) - 1
-    counts = np.bincount(place, minlength=BINS)
-    some = np.maximum(counts, 1)
-    mean, share = (np.bincount(place, each, BINS) / some for each in (confidence, right))
-    return mean, share, counts
-
-
-def _calibration_error(bins: tuple[np.ndarray, np.ndarray, np.ndarray]) -> float:
-    """Guo et al. 2017: the mean distance of a decision's bin from the ideal line."""
-    confidence, right, counts = bins
-    return float((np.abs(right - confidence) * counts).sum() / counts.sum())
-
-
-def _abstention(found: Evaluation) -> Section:
-    """What the error becomes if only the surest pictures are decided."""
-    rows = found.metrics["coverage"]
-    points = [row["coverage"] for row in rows], [row["risk"] for row in rows]
-    chart = lines(
-        "Error among the answered",
-        {"error": points},
-        x="share answered",
-        layout={
-            "xaxis": _SHARE | {"title": {"text": "share answered"}},
-            "yaxis": {"tickformat": ".1~%", "rangemode": "tozero", "title": {"text": "error"}},
-        },
-    )
-    table = [
-        [f"{row['coverage']:.0%}", f"{row['risk']:.2%}", f"{row['confidence']:.4f}"]
-        for row in reversed(rows)
-        if round(100 * row["coverage"]) in (100, 95, 90, 80, 70, 60, 50)
-    ]
-    return Section(
-        "Abstention",
-        [chart, Table("Answer only when sure", ["answered", "error", "confidence from"], table)],
-        lead="What the error becomes if the least confident pictures are left to a person.",
-    )
+        confidence = np.where(chosen, probabilities, 1 - probabilities).ravel()
+        return binned(confidence, (chosen == found.labels.astype(bool)).ravel())
+    confidence = np.take_along_axis(probabilities, chosen[:, None], axis=1)[:, 0]
+    return binned(confidence, chosen == found.labels)
 
 
 def _worst(found: Evaluation) -> Section:

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from renshu.errors import DataError
-from renshu_tasks.common.parts import PART_NAMES
 from renshu_tasks.image_classification.readers import Raw
 
 _CHUNK = 64  # rows that a thread looks at before it asks for more
@@ -70,20 +69,6 @@ class Records:
             parts=chosen(self.parts),
             groups=chosen(self.groups),
         )
-
-
-def part_of(name: str, where: str) -> str:
-    """train, val or test for any usual spelling of it; raises DataError for others."""
-    if name.strip().lower() not in PART_NAMES:
-        raise DataError(
-            f"{name!r} is not a part of a data set", where=where, allowed=", ".join(PART_NAMES)
-        )
-    return PART_NAMES[name.strip().lower()]
-
-
-def inside(root: Path, file: Path) -> bool:
-    """Whether a file lies in a folder once all links are followed; compared part by part."""
-    return file.resolve().is_relative_to(root.resolve())
 
 
 def as_pixels(images: Any, where: str) -> Tensor:

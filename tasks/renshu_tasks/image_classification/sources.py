@@ -15,13 +15,13 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset
 
 from renshu.errors import ConfigError, DataError, near
-from renshu_tasks.common.parts import PARTS
+from renshu_tasks.common.parts import PARTS, part_of
 from renshu_tasks.image_classification.demo import digits_file, load_digits
 from renshu_tasks.image_classification.folders import from_folder
 from renshu_tasks.image_classification.labels import label_names
 from renshu_tasks.image_classification.manifest import from_csv
 from renshu_tasks.image_classification.options import DataOptions
-from renshu_tasks.image_classification.records import Records, as_pixels, part_of
+from renshu_tasks.image_classification.records import Records, as_pixels
 
 KINDS = "an image folder, .csv, .npz, a saved Hugging Face data set, a folder of parquet files"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from renshu.messages import say
 from renshu_tasks.common import device
-from renshu_tasks.common.device import Device, table_key
+from renshu_tasks.common.device import Device, table_key, tell_precision
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,7 @@ def resolve(device: Device) -> Defaults:
 def precision(accelerator: str = "auto") -> str:
     """The table's precision for the device at hand; what is not plain float32 is said."""
     device = describe_device(accelerator)
-    found = _TABLE[table_key(device)].precision
-    if found != "32-true":
-        say(f"precision for {device.name}: {found}; --trainer.precision chooses another")
-    return found
+    return tell_precision(device, _TABLE[table_key(device)].precision)
 
 
 def describe_device(accelerator: str = "auto") -> Device:

@@ -7,14 +7,12 @@ mirror-symmetric, so parts are blocks of slices along axis 1 (front), never alon
 
 from __future__ import annotations
 
-import hashlib
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from renshu.errors import DataError
+from renshu_tasks.common.packaged import checked, packaged
 from renshu_tasks.segmentation.case import Case
 from renshu_tasks.segmentation.records import Record, Source
 
@@ -74,22 +72,17 @@ def load_template() -> tuple[NDArray[np.float32], NDArray[np.int16], NDArray[np.
 
 def template_files() -> dict[str, Path]:
     """Where nilearn keeps T1 image and tissue maps; nothing is imported. DataError without it."""
-    spec = find_spec("nilearn")
-    if spec is None or not spec.submodule_search_locations:
-        raise DataError(
-            "the embedded template comes with nilearn, which is not installed",
-            mend='pip install "renshu[demo]", or give scans of your own with --data.path',
+    folder = packaged(
+        "nilearn",
+        "datasets/data",
+        "the embedded template comes with nilearn, which is not installed",
+        'pip install "renshu[demo]", or give scans of your own with --data.path',
+    )
+    said = "the embedded template is not the file that was checked"
+    mend = "pip install --force-reinstall nilearn"
+    return {
+        name: checked(
+            folder / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz", sha256, said, mend
         )
-    folder = Path(spec.submodule_search_locations[0]) / "datasets" / "data"
-    files = {
-        name: folder / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz" for name in SHA256
+        for name, sha256 in SHA256.items()
     }
-    for name, file in files.items():
-        if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != SHA256[name]:
-            raise DataError(
-                "the embedded template is not the file that was checked",
-                where=file,
-                allowed=f"SHA-256 {SHA256[name]}",
-                mend="pip install --force-reinstall nilearn",
-            )
-    return files

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 from functools import partial
 from pathlib import Path
 
 from renshu.errors import DataError, near, unknown
+from renshu_tasks.common.files import inside, read_rows
+from renshu_tasks.common.parts import part_of
 from renshu_tasks.segmentation.loading import load_case
 from renshu_tasks.segmentation.options import DataOptions
 from renshu_tasks.segmentation.readers import stem
-from renshu_tasks.segmentation.records import Record, Source, inside, part_of
+from renshu_tasks.segmentation.records import PART_NAMES, Record, Source
 
-_SEPARATORS = (",", ";", "\t")
+_MEND = 'in a spreadsheet: save as "CSV UTF-8"'
 
 
 def from_csv(path: Path, options: DataOptions) -> Source:
@@ -21,7 +22,7 @@ def from_csv(path: Path, options: DataOptions) -> Source:
     Paths are relative to `root`, or to the table's folder. Raises DataError with the line of a
     missing column, a file that is missing or outside, an unknown part or class.
     """
-    header, rows = _rows(path)
+    header, rows = read_rows(path, "table", _MEND)
     columns = _columns(header, path, options)
     root = Path(options.root) if options.root else path.parent
     records: list[Record] = []
@@ -42,38 +43,13 @@ def from_csv(path: Path, options: DataOptions) -> Source:
                 images,
                 _file(root, row["mask"], at, options),
                 row.get("patient", ""),
-                part_of(row["split"], at) if row.get("split") else None,
+                part_of(row["split"], at, PART_NAMES) if row.get("split") else None,
                 _annotated(row["annotated"], at, options) if row.get("annotated") else None,
             )
         )
     if not records:
         raise DataError("the table has no rows", where=path)
     return Source(records, partial(load_case, options=options), str(path), options.classes)
-
-
-def _rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Header, and (line, fields) of every row that is not empty."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"the table is not UTF-8 at byte {error.start}",
-            where=path,
-            mend='in a spreadsheet: save as "CSV UTF-8"',
-        ) from error
-    first = text.partition("\n")[0]
-    reader = csv.reader(
-        text.splitlines(keepends=True), delimiter=max(_SEPARATORS, key=first.count), strict=True
-    )
-    try:
-        rows = [(reader.line_num, row) for row in reader if row]
-    except csv.Error as error:
-        raise DataError(
-            f"the table cannot be read: {error}", where=f"{path}, line {reader.line_num}"
-        ) from error
-    if not rows:
-        raise DataError("the table is empty", where=path)
-    return [name.strip() for name in rows[0][1]], rows[1:]
 
 
 def _columns(header: list[str], path: Path, options: DataOptions) -> dict[str, int]:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from renshu.callbacks.callback import Callback
-from renshu.callbacks.ema import EMA
 from renshu.errors import ConfigError
 from renshu.module import Module
+from renshu_tasks.common.ema import averaged
 from renshu_tasks.segmentation import geometry, inference, models
 from renshu_tasks.segmentation.augment import LEVELS, augment
 from renshu_tasks.segmentation.case import IGNORE, Case
@@ -337,26 +337,9 @@ def _balanced(data: SegmentationData) -> list[float]:
     return [value * len(found) / sum(found) for value in found]
 
 
-class WarmEMA(EMA):
-    """Moving average whose decay grows as (1 + n) / (10 + n) up to the one that was asked for.
-
-    So a short run is not held back by its first weights. The schedule is TensorFlow's
-    (`ExponentialMovingAverage(num_updates=…)`).
-    """
-
-    def __init__(self, decay: float) -> None:
-        super().__init__(decay)
-        self.highest = decay
-
-    def should_update(self, step_idx: int, epoch_idx: int) -> bool:
-        self.decay = min(self.highest, (1 + step_idx) / (10 + step_idx))
-        return True
-
-
 def callbacks(options: SegmentationOptions) -> list[Callback]:
     """Averaged weights, unless switched off."""
-    decay = options.training.ema_decay
-    return [WarmEMA(decay)] if decay else []
+    return averaged(options.training.ema_decay)
 
 
 def finish(module: Segmenter, data: SegmentationData, run_dir: Path) -> None:

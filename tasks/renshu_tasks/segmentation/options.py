@@ -6,8 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from renshu.errors import ConfigError
-from renshu_tasks.common.options import check
+from renshu_tasks.common.options import check, check_val_share
 
 
 @dataclass(kw_only=True)
@@ -92,12 +91,7 @@ class DataOptions:
     allow_overlap: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.val_share < 1:
-            raise ConfigError(
-                f"{self.val_share} is out of range",
-                where="data.val_share",
-                allowed="above 0 and below 1: there is always a validation part",
-            )
+        check_val_share(self.val_share)
         last = math.inf if self.folds is None else self.folds - 1
         above = (1e-6, math.inf)
         ranges = {

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from renshu.errors import DataError
 from renshu.report import Chart, Headline, Picture, Pictures, Section, Table, Text, estimate
 from renshu.report.charts import lines
+from renshu_tasks.common.sections import SHARE, evaluated, readable, reliability
 from renshu_tasks.segmentation import geometry
 from renshu_tasks.segmentation.case import voxel_spacing
 
@@ -29,7 +29,6 @@ SIDE = 220
 """Pixels of the longest side of a drawn plane."""
 
 PLANES = ("sagittal", "coronal", "axial")
-_SHARE = {"range": [-0.02, 1.02], "tickformat": ".0%"}
 _NAMES = {
     "dice": "Dice",
     "iou": "IoU",
@@ -58,9 +57,8 @@ class Evaluation:
 
 def sections(run_dir: Path) -> list[Section]:
     """Everything the report says about the evaluation; raises DataError for files it cannot use."""
-    for split in ("test", "val"):
-        folder = Path(run_dir) / "evaluation" / split
-        if (folder / "metrics.json").is_file():
+    if (folder := evaluated(run_dir)) is not None:
+        with readable(folder):
             return _sections(folder)
     return [
         Section("Structures", empty="No evaluation yet: renshu evaluate writes it."),
@@ -69,17 +67,10 @@ def sections(run_dir: Path) -> list[Section]:
 
 
 def _sections(folder: Path) -> list[Section]:
-    try:
-        files = [(folder / name).read_text("utf-8") for name in ("metrics.json", "cases.json")]
-        found = Evaluation(folder, *(json.loads(text) for text in files))
-        rest = [_volumes(found), _calibration(found), _abstention(found)]
-        return [_structures(found), _cases(found), *rest, _use(found)]
-    except Exception as error:  # a file that is missing, torn, or of another version
-        raise DataError(
-            f"the evaluation cannot be shown: {type(error).__name__}: {error}",
-            where=folder,
-            mend="renshu evaluate writes it again",
-        ) from error
+    files = [(folder / name).read_text("utf-8") for name in ("metrics.json", "cases.json")]
+    found = Evaluation(folder, *(json.loads(text) for text in files))
+    rest = [_volumes(found), _calibration(found), _abstention(found)]
+    return [_structures(found), _cases(found), *rest, _use(found)]
 
 
 def _structures(found: Evaluation) -> Section:
@@ -267,16 +258,8 @@ def _calibration(found: Evaluation) -> Section:
     """How often voxels of each confidence are right."""
     figures = found.metrics["calibration"]
     points = [[bin[key] for bin in figures["bins"]] for key in ("confidence", "accuracy")]
-    chart = lines(
-        "Reliability of voxels",
-        {f"calibrated: error {figures['ece']:.3f}": (points[0], points[1])},
-        x="confidence",
-        layout={
-            "xaxis": _SHARE | {"title": {"text": "confidence"}},
-            "yaxis": _SHARE | {"title": {"text": "share that is right"}},
-        },
-        diagonal=True,
-    )
+    error = f"calibrated: error {figures['ece']:.3f}"
+    chart = reliability("Reliability of voxels", {error: (points[0], points[1])})
     return Section(
         "Calibration",
         [chart] if figures["bins"] else [],
@@ -295,7 +278,7 @@ def _abstention(found: Evaluation) -> Section:
         {"1 - Dice": points},
         x="share accepted",
         layout={
-            "xaxis": _SHARE | {"title": {"text": "share accepted"}},
+            "xaxis": SHARE | {"title": {"text": "share accepted"}},
             "yaxis": {"rangemode": "tozero", "title": {"text": "1 - Dice"}},
         },
     )

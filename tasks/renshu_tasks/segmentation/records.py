@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from renshu.errors import DataError
 from renshu_tasks.segmentation.case import Case
 
 PART_NAMES = {
@@ -58,18 +57,3 @@ class Source:
     modality: str | None = None
     same_scale: bool = False
     notes: list[str] = field(default_factory=list)
-
-
-def part_of(name: str, where: str) -> str:
-    """train, val or test for any usual spelling of it; raises DataError for others."""
-    found = PART_NAMES.get(name.strip().lower())
-    if found is None:
-        raise DataError(
-            f"{name!r} is not a part of a data set", where=where, allowed=", ".join(PART_NAMES)
-        )
-    return found
-
-
-def inside(root: Path, file: Path) -> bool:
-    """Whether a file lies in a folder once all links are followed."""
-    return file.resolve().is_relative_to(root.resolve())

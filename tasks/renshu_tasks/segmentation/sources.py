@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from renshu.errors import ConfigError, DataError
+from renshu_tasks.common.files import inside
 from renshu_tasks.common.parts import PARTS
 from renshu_tasks.segmentation.loading import load_case
 from renshu_tasks.segmentation.options import DataOptions
 from renshu_tasks.segmentation.privacy import safe_id
 from renshu_tasks.segmentation.readers import NIFTI, PICTURES, ending, stem
-from renshu_tasks.segmentation.records import Record, Source, inside
+from renshu_tasks.segmentation.records import Record, Source
 
 _KINDS = "a folder with images/ and labels/ or masks/, a raw nnU-Net folder, a .csv table"
 _MASKS = ("labels", "masks")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from renshu.messages import say
-from renshu_tasks.common.device import Device, describe_device, table_key
+from renshu_tasks.common.device import Device, describe_device, table_key, tell_precision
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,4 @@ def resolve(device: Device, texts: int) -> Defaults:
 def precision(accelerator: str = "auto") -> str:
     """The table's precision for the device at hand; what is not plain float32 is said."""
     device = describe_device(accelerator)
-    found = _TABLE[table_key(device)].precision
-    if found != "32-true":
-        say(f"precision for {device.name}: {found}; --trainer.precision chooses another")
-    return found
+    return tell_precision(device, _TABLE[table_key(device)].precision)

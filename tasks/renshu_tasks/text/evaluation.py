@@ -14,6 +14,7 @@ from torch import Tensor
 from renshu.cli.table import TableWriter
 from renshu.data import move
 from renshu_tasks.common import calibration
+from renshu_tasks.common.coverage import risk_by_coverage
 from renshu_tasks.common.files import write_json
 from renshu_tasks.text import audit, metrics, normalise
 
@@ -85,9 +86,7 @@ def calibrate(module: TextModel, data: TextData) -> None:
         module.thresholds.fill_(options.threshold)
         return
     scores = module.scaled(outcome.logits.to(module.device)).cpu()
-    truth = outcome.labels if module.multi_label else torch.eye(2)[outcome.labels]
-    columns = zip(scores.T, truth.T, strict=True)
-    module.thresholds.copy_(torch.tensor([calibration.best_threshold(s, t) for s, t in columns]))
+    module.thresholds.copy_(calibration.best_thresholds(scores, outcome.labels))
 
 
 def evaluate(module: TextModel, data: TextData, split: str, run_dir: Path) -> dict[str, Any]:
@@ -133,7 +132,7 @@ def _classify(module: TextModel, data: TextData, split: str, folder: Path) -> di
         "thresholds": module.thresholds.tolist(),
         **metrics.bootstrap(main, groups),
         **metrics.bootstrap(metrics.calibration(confidence, right), groups),
-        "coverage": metrics.coverage(confidence, right),
+        "coverage": risk_by_coverage(confidence, right),
         "per_class": metrics.per_class(*hot, module.classes),
     }
     with TableWriter(folder / "predictions.csv") as table:

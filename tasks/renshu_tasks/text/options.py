@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from renshu.errors import ConfigError
-from renshu_tasks.common.options import check
+from renshu_tasks.common.options import check, check_test_share, check_val_share
 
 
 @dataclass(kw_only=True)
@@ -77,18 +77,8 @@ class DataOptions:
     mask_private: bool = True
 
     def __post_init__(self) -> None:
-        if not 0 < self.val_share < 1:
-            raise ConfigError(
-                f"{self.val_share} is out of range",
-                where="data.val_share",
-                allowed="above 0 and below 1: there is always a validation part",
-            )
-        if self.test_share is not None and not 0 <= self.test_share < 1:
-            raise ConfigError(
-                f"{self.test_share} is out of range",
-                where="data.test_share",
-                allowed="from 0 (no test part) to below 1",
-            )
+        check_val_share(self.val_share)
+        check_test_share(self.test_share)
         one_up = ("batch_size", "token_budget", "max_chars")
         counts: dict[str, tuple[float, float]] = dict.fromkeys(one_up, (1, math.inf))
         counts |= {"num_workers": (0, 4096), "limit": (0, math.inf), "max_length": (4, 10**6)}

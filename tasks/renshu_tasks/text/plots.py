@@ -10,12 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from renshu.errors import DataError
 from renshu.report import Headline, Section, Table, Text, estimate
-from renshu.report.charts import bars, heatmap, lines
-
-BINS = 15
-"""Of the reliability diagram and its calibration error, as in Guo et al. 2017."""
+from renshu.report.charts import bars, heatmap
+from renshu_tasks.common.sections import (
+    Bins,
+    abstention,
+    activated,
+    binned,
+    curve,
+    decided,
+    evaluated,
+    readable,
+    reliability,
+)
 
 MOST_CLASSES = 40
 """So many classes are told apart in a picture of the confusion matrix."""
@@ -23,7 +30,6 @@ MOST_CLASSES = 40
 WORDS = 6
 """Words that are named of those a decision rests on."""
 
-_SHARE = {"range": [-0.02, 1.02], "tickformat": ".0%"}
 _HEADLINES = {
     "accuracy": ("accuracy", "%"),
     "macro_f1": ("macro F1", ""),
@@ -56,36 +62,26 @@ class Evaluation:
 
 def sections(run_dir: Path) -> list[Section]:
     """Everything the report says about the evaluation; raises DataError for files it cannot use."""
-    for split in ("test", "val"):
-        folder = Path(run_dir) / "evaluation" / split
-        if (folder / "metrics.json").is_file():
+    if (folder := evaluated(run_dir)) is not None:
+        with readable(folder):
             return _sections(Path(run_dir), folder)
     return [Section("Figures", empty="No evaluation yet: renshu evaluate writes it.")]
 
 
 def _sections(run_dir: Path, folder: Path) -> list[Section]:
-    try:
-        found = Evaluation(folder, json.loads((folder / "metrics.json").read_text("utf-8")))
-        parts = [_figures(found), *_texts(run_dir)]
-        if (folder / "confusion.json").is_file():
-            parts.append(_confusion(found))
-        if (folder / "mistakes.json").is_file():
-            parts.append(_mistakes(found))
-        if (folder / "examples.json").is_file():
-            parts.append(_examples(found))
-        if (folder / "arrays.safetensors").is_file():
-            parts += [_calibration(found), _abstention(found)]
-        if found.metrics["head"] == "causal":
-            parts.append(_samples(found))
-        return [*parts, _use(found)]
-    except DataError:
-        raise
-    except Exception as error:  # a file that is missing, torn, or of another version
-        raise DataError(
-            f"the evaluation cannot be shown: {type(error).__name__}: {error}",
-            where=folder,
-            mend="renshu evaluate writes it again",
-        ) from error
+    found = Evaluation(folder, json.loads((folder / "metrics.json").read_text("utf-8")))
+    parts = [_figures(found), *_texts(run_dir)]
+    if (folder / "confusion.json").is_file():
+        parts.append(_confusion(found))
+    if (folder / "mistakes.json").is_file():
+        parts.append(_mistakes(found))
+    if (folder / "examples.json").is_file():
+        parts.append(_examples(found))
+    if (folder / "arrays.safetensors").is_file():
+        parts += [_calibration(found), abstention(found.metrics["coverage"], "texts")]
+    if found.metrics["head"] == "causal":
+        parts.append(_samples(found))
+    return [*parts, _use(found)]
 
 
 def _figures(found: Evaluation) -> Section:
@@ -221,28 +217,11 @@ def _calibration(found: Evaluation) -> Section:
 
     arrays = load_file(found.folder / "arrays.safetensors")
     labels, after = arrays["labels"], arrays["probabilities"]
-    before = _activated(arrays["logits"], labels.ndim == 2)
-    decided = _decided(found, after, labels.ndim == 2)
-    curves = {
-        name: _reliability(values, decided, labels)
-        for name, values in (("before", before), ("calibrated", after))
-    }
-    diagram = lines(
-        "Reliability",
-        {
-            f"{name}: error {_calibration_error(bins):.3f}": (
-                bins[0][bins[2] > 0].tolist(),
-                bins[1][bins[2] > 0].tolist(),
-            )
-            for name, bins in curves.items()
-        },
-        x="confidence",
-        layout={
-            "xaxis": _SHARE | {"title": {"text": "confidence"}},
-            "yaxis": _SHARE | {"title": {"text": "share that is right"}},
-        },
-        diagonal=True,
-    )
+    several = labels.ndim == 2
+    chosen = decided(after, found.metrics["thresholds"], several)
+    values = {"before": activated(arrays["logits"], several), "calibrated": after}
+    curves = (curve(name, _reliability(one, chosen, labels)) for name, one in values.items())
+    diagram = reliability("Reliability", dict(curves))
     return Section(
         "Calibration",
         [diagram],
@@ -251,70 +230,13 @@ def _calibration(found: Evaluation) -> Section:
     )
 
 
-def _activated(logits: np.ndarray, several: bool) -> np.ndarray:
-    """Probabilities [N, K] of the logits as they are."""
-    logits = logits.astype(np.float64)
-    if several:
-        return 1 / (1 + np.exp(-logits))
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    return powers / powers.sum(1, keepdims=True)
-
-
-def _decided(found: Evaluation, probabilities: np.ndarray, several: bool) -> np.ndarray:
-    """The decisions: class int64 [N], or bool [N, K] when there may be several."""
-    thresholds = np.array(found.metrics["thresholds"])
-    if several:
-        return probabilities >= thresholds
-    if len(found.metrics["classes"]) == 2:
-        return (probabilities[:, 1] >= thresholds[1]).astype(np.int64)
-    return probabilities.argmax(1)
-
-
-def _reliability(
-    probabilities: np.ndarray, decided: np.ndarray, labels: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean confidence, share right and number of texts in each of BINS equal bins (a, b]."""
+def _reliability(probabilities: np.ndarray, chosen: np.ndarray, labels: np.ndarray) -> Bins:
+    """A text with several labels is as sure as its least sure decision."""
     if labels.ndim == 2:
-        confidence = np.where(decided, probabilities, 1 - probabilities).min(1)
-        right = (decided == labels.astype(bool)).all(1)
-    else:
-        confidence = np.take_along_axis(probabilities, decided[:, None], axis=1)[:, 0]
-        right = decided == labels
-    place = np.clip(np.ceil(confidence * BINS).astype(int), 1, BINS) - 1
-    counts = np.bincount(place, minlength=BINS)
-    some = np.maximum(counts, 1)
-    mean, share = (np.bincount(place, each, BINS) / some for each in (confidence, right))
-    return mean, share, counts
-
-
-def _calibration_error(bins: tuple[np.ndarray, np.ndarray, np.ndarray]) -> float:
-    confidence, right, counts = bins
-    return float((np.abs(right - confidence) * counts).sum() / counts.sum())
-
-
-def _abstention(found: Evaluation) -> Section:
-    """What the error becomes if only the surest texts are decided."""
-    rows = found.metrics["coverage"]
-    points = [row["coverage"] for row in rows], [row["risk"] for row in rows]
-    chart = lines(
-        "Error among the answered",
-        {"error": points},
-        x="share answered",
-        layout={
-            "xaxis": _SHARE | {"title": {"text": "share answered"}},
-            "yaxis": {"tickformat": ".1~%", "rangemode": "tozero", "title": {"text": "error"}},
-        },
-    )
-    table = [
-        [f"{row['coverage']:.0%}", f"{row['risk']:.2%}", f"{row['confidence']:.4f}"]
-        for row in reversed(rows)
-        if round(100 * row["coverage"]) in (100, 95, 90, 80, 70, 60, 50)
-    ]
-    return Section(
-        "Abstention",
-        [chart, Table("Answer only when sure", ["answered", "error", "confidence from"], table)],
-        lead="What the error becomes if the least confident texts are left to a person.",
-    )
+        confidence = np.where(chosen, probabilities, 1 - probabilities).min(1)
+        return binned(confidence, (chosen == labels.astype(bool)).all(1))
+    confidence = np.take_along_axis(probabilities, chosen[:, None], axis=1)[:, 0]
+    return binned(confidence, chosen == labels)
 
 
 def _samples(found: Evaluation) -> Section:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from renshu.errors import ConfigError, DataError
-from renshu_tasks.common.parts import PART_NAMES, PARTS
+from renshu_tasks.common.parts import PART_NAMES, PARTS, part_of
 from renshu_tasks.text import demo, readers
 from renshu_tasks.text.options import DataOptions
 
@@ -97,11 +97,7 @@ def from_hugging_face(data: Any, where: str) -> Source:
     import datasets
 
     sets = dict(data) if isinstance(data, datasets.DatasetDict) else {None: data}
-    for name in sets:
-        if name is not None and name.lower() not in PART_NAMES:
-            raise DataError(
-                f"{name!r} is not a part of a data set", where=where, allowed=", ".join(PART_NAMES)
-            )
+    parts = {name: None if name is None else part_of(name, where) for name in sets}
     digest = hashlib.sha256(str([(n, one._fingerprint) for n, one in sets.items()]).encode())
     names: dict[str, list[str]] = {}
     for part, one in sets.items():
@@ -117,9 +113,8 @@ def from_hugging_face(data: Any, where: str) -> Source:
 
     def rows() -> Iterator[Located]:
         for name, one in sets.items():
-            part = None if name is None else PART_NAMES[name.lower()]
             for number, row in enumerate(one, start=1):
-                yield part, f"{name or 'row'}:{number}", row
+                yield parts[name], f"{name or 'row'}:{number}", row
 
     return Source(where, digest.hexdigest(), rows, names=names)
 

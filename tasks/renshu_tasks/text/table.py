@@ -14,7 +14,7 @@ import datasets
 from datasets import Dataset, Features, Value
 
 from renshu.errors import DataError, near
-from renshu_tasks.common.parts import PART_NAMES
+from renshu_tasks.common.parts import part_of
 from renshu_tasks.text import normalise, readers
 from renshu_tasks.text.options import DataOptions
 from renshu_tasks.text.sources import Source
@@ -253,11 +253,7 @@ class _Rows:
         if name is None:
             return None
         value = str(row[self._column(row, name, (), "split", where)]).strip().lower()
-        if value not in PART_NAMES:
-            raise DataError(
-                f"{value!r} is not a part of a data set", where=where, allowed=", ".join(PART_NAMES)
-            )
-        return PART_NAMES[value]
+        return part_of(value, where)
 
     def _group(self, row: dict[str, Any], where: str) -> str | None:
         name = self.options.group_column or ("group" if "group" in row else None)

@@ -14,6 +14,7 @@ from seqeval.metrics import f1_score, precision_score, recall_score
 from torchmetrics.functional import classification as peer
 from torchmetrics.functional import mean_absolute_error, pearson_corrcoef, r2_score
 
+from renshu_tasks.common.coverage import risk_by_coverage
 from renshu_tasks.text import metrics, readers
 
 ONES = np.ones((1, 500))
@@ -123,7 +124,7 @@ def test_texts_of_one_group_are_drawn_together() -> None:
 
 def test_abstention(labels: tuple) -> None:
     truth, chosen, confidence = labels
-    rows = metrics.coverage(confidence, truth == chosen)
+    rows = risk_by_coverage(confidence, truth == chosen)
     assert rows[-1]["coverage"] == 1.0
     assert rows[-1]["risk"] == pytest.approx((truth != chosen).mean())
     best = np.argsort(-confidence)[:25]

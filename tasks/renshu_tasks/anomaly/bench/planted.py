@@ -11,16 +11,15 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections.abc import Callable
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
-from renshu.errors import DataError
 from renshu_tasks.anomaly.demo import load_demo
 from renshu_tasks.anomaly.metrics.events import Scores
 from renshu_tasks.anomaly.series import Series
+from renshu_tasks.common.packaged import checked, packaged
 
 DAPHNET = "datasets/data/Daphnet_S06R02E0/S06R02E0.csv"
 DAPHNET_SHA256 = "5a1d2990fec3846c3e1bc43487f0860e63434bd06b3df763012e97ce23d0d84c"
@@ -115,18 +114,11 @@ def _normal(base: str) -> Scores:
 
 
 def _daphnet() -> Path:
-    spec = find_spec("aeon")
-    if spec is None or not spec.submodule_search_locations:
-        raise DataError(
-            "the normal series for planted events come with aeon, which is not installed",
-            mend='pip install "renshu[demo]", or give series of your own with --data',
-        )
-    file = Path(spec.submodule_search_locations[0]) / DAPHNET
-    if hashlib.sha256(file.read_bytes()).hexdigest() != DAPHNET_SHA256:
-        raise DataError(
-            "the Daphnet series is not the file that was checked",
-            where=file,
-            allowed=f"SHA-256 {DAPHNET_SHA256}",
-            mend="pip install --force-reinstall aeon",
-        )
-    return file
+    file = packaged(
+        "aeon",
+        DAPHNET,
+        "the normal series for planted events come with aeon, which is not installed",
+        'pip install "renshu[demo]", or give series of your own with --data',
+    )
+    said = "the Daphnet series is not the file that was checked"
+    return checked(file, DAPHNET_SHA256, said, "pip install --force-reinstall aeon")

@@ -9,7 +9,8 @@ from typing import Any
 from renshu import Trainer, seed_everything
 from renshu.errors import RenshuError
 from renshu.report import write_report
-from renshu_tasks.image_classification.module import WarmEMA, finish
+from renshu_tasks.common.ema import WarmEMA
+from renshu_tasks.image_classification.module import finish
 
 from {{ cookiecutter.__package }}.config import Config, SaveConfig, read_config
 from {{ cookiecutter.__package }}.data import load
