@@ -204,7 +204,7 @@ def _forward_backward(plan: Plan, batch: Any, index: int) -> Any:
     step = plan.step
     if not plan.alone:
         last = plan.window.batches + 1 == plan.accumulate or plan.feed.last
-        plan.strategy.synchronise(last)
+        plan.strategy.synchronise(step, last)
     if plan.forward is None:
         output = step(*arguments)
     else:

@@ -370,6 +370,7 @@ class Trainer:
 
     def _close(self, plan: Plan, status: str) -> None:
         self._end_logging(plan)
+        plan.step = plan.module.training_step  # a strategy's holds its group's threads
         for feed in plan.feeds:
             feed.close()
         try:

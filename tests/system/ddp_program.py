@@ -2,11 +2,12 @@
 
 OPTIONS is JSON: batch, what of {counted, noisy, manual, plateau, fails, strays, unused, frozen,
 SIGTERM, SIGINT}, and options of the Trainer. Process 0 writes weights, logged values and
-predictions to OUT.json.
+predictions to OUT.json; each process writes the threads it ends with to OUT.threads.RANK.
 """
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
@@ -110,7 +111,14 @@ class Trouble(Callback):
             os.kill(os.getpid(), signal.SIGTERM if self.kind == "SIGTERM" else signal.SIGINT)
 
 
+def note_threads(out: str) -> None:
+    names = [path.read_text("utf-8") for path in Path("/proc/self/task").glob("*/comm")]
+    Path(f"{out}.threads.{os.environ.get('RANK')}").write_text("".join(names), encoding="utf-8")
+
+
 def main(out: str, options: dict[str, Any]) -> None:
+    global trainer  # alive at the end, as in a script
+    atexit.register(note_threads, out)
     x, y = map(torch.tensor, load_digits(return_X_y=True))
     x = x.float() / 16
     batch, kind = options.pop("batch"), options.pop("what", [])

@@ -7,6 +7,7 @@ brings the values together, its elastic agent starts the processes.
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -37,7 +38,6 @@ class DDP(SingleDevice):
         super().__init__(device)
         self.rank, self.local_rank, self.world = place.rank, place.local_rank, place.world
         self.find_unused = find_unused
-        self._parallel: DistributedDataParallel | None = None
         self._steps = 0
         messages.silent = self.rank > 0
         if not dist.is_initialized():
@@ -45,17 +45,16 @@ class DDP(SingleDevice):
             if device.type == "cuda":
                 torch.cuda.set_device(device)
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-            atexit.register(dist.destroy_process_group)
+            atexit.register(_leave)
 
     def step(self, module: nn.Module, method: Callable[..., Any]) -> Callable[..., Any]:
         if not any(parameter.requires_grad for parameter in module.parameters()):
             return method
         ids = [self.device.index] if self.device.type == "cuda" else None
-        self._parallel = DistributedDataParallel(
+        self._steps = 0
+        return DistributedDataParallel(
             _Step(module, method), device_ids=ids, find_unused_parameters=self.find_unused
         )
-        self._steps = 0
-        return self._parallel
 
     def place(self, module: nn.Module) -> None:
         """To the device, and the first process's weights to all."""
@@ -68,12 +67,12 @@ class DDP(SingleDevice):
             dist.all_reduce(tensor)
             tensor /= self.world
 
-    def synchronise(self, now: bool) -> None:
-        if self._parallel is not None:
+    def synchronise(self, step: Callable[..., Any], now: bool) -> None:
+        if isinstance(step, DistributedDataParallel):
             if self._steps == 1 and not self.find_unused:
-                _refuse_unused(self._parallel.module.module)
+                _refuse_unused(step.module.module)
             self._steps += 1
-            self._parallel.require_backward_grad_sync = now
+            step.require_backward_grad_sync = now
 
     def gather(self, value: Any, what: str) -> list[Any]:
         if self.broken:
@@ -93,6 +92,15 @@ class DDP(SingleDevice):
         total = torch.as_tensor(number, device=self.device).clone()
         dist.all_reduce(total)
         return total
+
+
+def _leave() -> None:
+    """Ends the group's threads while there still is an interpreter; one that outlives it aborts.
+
+    A group ends with the last wrapped step that holds it, and those stand in reference cycles.
+    """
+    dist.destroy_process_group()
+    gc.collect()
 
 
 def _refuse_unused(module: nn.Module) -> None:

@@ -43,8 +43,9 @@ class SingleDevice:
     def average(self, tensors: Iterable[Tensor]) -> None:
         """Tensors become their mean over all processes, in place; all give as many."""
 
-    def synchronise(self, now: bool) -> None:
-        """Whether the next backward pass averages gradients; the last of a window does."""
+    def synchronise(self, step: Callable[..., Any], now: bool) -> None:
+        """Whether the next backward pass after `step`, what `self.step` returned, averages
+        gradients; the last of a window does."""
 
     def gather(self, value: Any, what: str) -> list[Any]:
         """A plain value of every process, by rank. All have to call it; for rare, small values.
