@@ -1,4 +1,4 @@
-"""A program that trains on digits, in one process or several: `ddp_program.py OUT OPTIONS`.
+"""Trains on digits, in one process or several: `ddp_program.py OUT OPTIONS [OUT OPTIONS …]`.
 
 OPTIONS is JSON: batch, what of {counted, noisy, manual, plateau, fails, strays, unused, frozen,
 SIGTERM, SIGINT}, and options of the Trainer. Process 0 writes weights, logged values and
@@ -118,7 +118,6 @@ def note_threads(out: str) -> None:
 
 def main(out: str, options: dict[str, Any]) -> None:
     global trainer  # alive at the end, as in a script
-    atexit.register(note_threads, out)
     x, y = map(torch.tensor, load_digits(return_X_y=True))
     x = x.float() / 16
     batch, kind = options.pop("batch"), options.pop("what", [])
@@ -156,4 +155,6 @@ def main(out: str, options: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], json.loads(sys.argv[2]))
+    atexit.register(note_threads, sys.argv[1])
+    for name, chosen in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
+        main(name, json.loads(chosen))

@@ -23,11 +23,20 @@ pytestmark = pytest.mark.slow
 
 
 def start(out: str, *, launcher: bool = False, **options: Any) -> subprocess.Popen[str]:
-    several = {} if launcher or options.pop("alone", False) else {"devices": 2, "strategy": "ddp"}
-    command = [sys.executable, *(TORCHRUN if launcher else []), str(PROGRAM), out]
-    chosen = {"max_epochs": 2, "run": out} | several | options
+    return start_all({out: options}, launcher)
+
+
+def start_all(trainings: dict[str, dict[str, Any]], launcher: bool = False) -> Any:
+    """One program for several trainings, one after another: starting it takes longer than they."""
+    command = [sys.executable, *(TORCHRUN if launcher else []), str(PROGRAM)]
+    for out, options in trainings.items():
+        alone = launcher or options.get("alone")
+        several = {} if alone else {"devices": 2, "strategy": "ddp"}
+        chosen = {"max_epochs": 2, "run": out} | several | options
+        chosen.pop("alone", None)
+        command += [out, json.dumps(chosen)]
     return subprocess.Popen(
-        [*command, json.dumps(chosen)],
+        command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -35,13 +44,18 @@ def start(out: str, *, launcher: bool = False, **options: Any) -> subprocess.Pop
     )
 
 
-def run(out: str, **options: Any) -> dict[str, Any]:
-    process = start(out, **options)
-    said, errors = process.communicate(timeout=120)
+def run(out: str, *, launcher: bool = False, **options: Any) -> dict[str, Any]:
+    return run_all({out: options}, launcher)[0]
+
+
+def run_all(trainings: dict[str, dict[str, Any]], launcher: bool = False) -> list[dict[str, Any]]:
+    process = start_all(trainings, launcher)
+    said, errors = process.communicate(timeout=170)
     assert process.returncode == 0, errors
-    assert len(re.findall(r"\d,\d+ parameters", said)) == 1, "process 0 alone speaks"
+    speaks = len(re.findall(r"\d,\d+ parameters", said))
+    assert speaks == len(trainings), "process 0 alone speaks"
     assert errors.count("stopp") == 0
-    return json.loads(Path(f"{out}.json").read_text("utf-8"))
+    return [json.loads(Path(f"{out}.json").read_text("utf-8")) for out in trainings]
 
 
 def largest_difference(one: dict[str, Any], other: dict[str, Any]) -> float:
@@ -64,23 +78,20 @@ def same_training(one: dict[str, Any], two: dict[str, Any]) -> None:
 
 
 # capabilities G2 (the seam); pains/trainer.md rows 4 and 8
-@pytest.mark.parametrize(
-    ("what", "options"),
-    [
-        ([], {}),
-        (["noisy"], {}),
-        (["counted"], {"accumulate_grad_batches": 3}),
-        ([], {"accumulate_grad_batches": 2, "gradient_clip_val": 0.5}),
-        (["manual"], {"limit_train_batches": 15}),
-    ],
-    ids=["plain", "augmentation and workers", "counted items, accumulated", "clipped", "manual"],
-)
-def test_two_processes_end_as_one_with_the_double_batch(
-    what: list[str], options: dict[str, Any]
-) -> None:
-    one = run("one", alone=True, batch=32, what=what, **options)
-    two = run("two", batch=16, what=what, **options)
-    same_training(one, two)
+def test_two_processes_end_as_one_with_the_double_batch() -> None:
+    kinds = {
+        "plain": {},
+        "augmented": {"what": ["noisy"]},
+        "counted": {"what": ["counted"], "accumulate_grad_batches": 3},
+        "clipped": {"accumulate_grad_batches": 2, "gradient_clip_val": 0.5},
+        "manual": {"what": ["manual"], "limit_train_batches": 15},
+    }
+    alone = {f"one-{name}": {"alone": True, "batch": 32} | kind for name, kind in kinds.items()}
+    parted = {f"two-{name}": {"batch": 16} | kind for name, kind in kinds.items()}
+    # Each process logs another loss; the program compares the weights that its plateau leads to.
+    plateau = {"plateau": {"batch": 16, "what": ["plateau"]}}
+    for one, two in zip(run_all(alone), run_all(parted | plateau)[:-1], strict=True):
+        same_training(one, two)
 
 
 def test_torchrun_takes_the_same_way() -> None:
@@ -110,10 +121,6 @@ def test_what_two_processes_saved_one_continues() -> None:
     ended = run("parted", alone=True, batch=32, ckpt_path="last")
     assert largest_difference(whole, ended) < 1e-5
     assert whole["samples"] == ended["samples"]
-
-
-def test_all_processes_come_to_one_rate_by_a_value_that_differs() -> None:
-    run("two", batch=16, what=["plateau"])  # the program compares the weights
 
 
 def test_saved_inside_a_window_two_processes_go_on_exactly() -> None:
@@ -175,9 +182,12 @@ def test_parameters_that_a_step_does_not_use_are_named_at_the_first_one() -> Non
     assert process.returncode == 1
     assert "training_step did not use idle.weight, idle.bias" in errors
     assert "ddp_find_unused_parameters_true" in errors
-    run("frozen", batch=16, what=["unused", "frozen"], max_epochs=1)
-    run("found", batch=16, what=["unused"], max_epochs=1,
-        strategy="ddp_find_unused_parameters_true")  # fmt: skip
+    find = {"strategy": "ddp_find_unused_parameters_true"}
+    common = {"batch": 16, "max_epochs": 1}
+    run_all({
+        "frozen": common | {"what": ["unused", "frozen"]},
+        "found": common | {"what": ["unused"]} | find,
+    })  # fmt: skip
 
 
 def test_the_command_line_trains_in_two_processes_and_speaks_once() -> None:
