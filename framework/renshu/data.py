@@ -14,6 +14,8 @@ from renshu.errors import ConfigError
 from renshu.hparams import HyperParameters
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from renshu.trainer import Trainer
 
 
@@ -115,7 +117,12 @@ class DataModule(DataHooks):
 
     def fingerprint(self) -> dict[str, Any] | None:
         """What identifies the data, for `environment.json`; None when there is nothing to say."""
-        return None
+
+    def follow(self, run_dir: Path) -> None:
+        """Take over what was decided for a run that is measured, exported or continued.
+
+        Called before its module is made, with the run's folder.
+        """
 
 
 def as_list(value: Any) -> list[Any]:

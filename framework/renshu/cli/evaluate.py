@@ -21,11 +21,10 @@ def run(arguments: Sequence[str], session: Session) -> int:
     request, session.run_dir = found.request, found.run_dir
 
     from renshu.checkpoints import read_weights
-    from renshu.cli.training import check_same_data, write_report
+    from renshu.cli.training import load_data, write_report
     from renshu.weights import load_weights
 
-    data = request.task.load("data")(request.options)
-    check_same_data(request, data, found.run_dir)
+    data = load_data(request, found.run_dir)
     module = request.task.load("module")(request.options, data)
     load_weights(module, read_weights(found.checkpoint), where=str(found.checkpoint))
     evaluate = request.task.load("evaluate")

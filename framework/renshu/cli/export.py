@@ -36,10 +36,9 @@ def run(arguments: Sequence[str], session: Session) -> int:
         raise ConfigError("there is something already", where=out, mend="--out with another folder")
 
     from renshu.cli.export_gate import export
-    from renshu.cli.training import check_same_data
+    from renshu.cli.training import load_data
 
-    data = request.task.load("data")(request.options)
-    check_same_data(request, data, found.run_dir)
+    data = load_data(request, found.run_dir)
     module = request.task.load("module_class").load_from_checkpoint(found.checkpoint).cpu().eval()
     about = {"task": request.task.name, "format": asked.to, "run": found.run_dir.name}
     record = export(write, module, data, out, about, asked.tolerance)

@@ -91,9 +91,7 @@ def train(request: Request, session: Session) -> Result:
     seed_everything(trainer.seed, verbose=False)
     # The name belongs to this run, the seed to what it computes.
     request.config["trainer"] |= {"seed": trainer.seed, "run": None}
-    data = request.task.load("data")(request.options)
-    if old is not None:
-        check_same_data(request, data, old)
+    data = load_data(request, old)
     module = request.task.load("module")(request.options, data)
     trainer.fit(module, datamodule=data, ckpt_path=request.ckpt_path)
     if trainer.interrupted:
@@ -139,10 +137,14 @@ def _old_run(request: Request) -> Path | None:
     return folder if (folder / environment.FILE).is_file() else None
 
 
-def check_same_data(request: Request, data: Any, run_dir: Path) -> None:
-    """Raise DataError for data that are not those of the run, unless they are allowed."""
-    stored = environment.read_environment(run_dir).get("fingerprint")
-    environment.check_fingerprint(stored, data.fingerprint(), allow=request.allow_changed_data)
+def load_data(request: Request, run_dir: Path | None) -> Any:
+    """The task's data; raises DataError if they are not a run's own, unless that is allowed."""
+    data = request.task.load("data")(request.options)
+    if run_dir is not None:
+        stored = environment.read_environment(run_dir).get("fingerprint")
+        environment.check_fingerprint(stored, data.fingerprint(), allow=request.allow_changed_data)
+        data.follow(run_dir)
+    return data
 
 
 def _use_best(trainer: Trainer, module: Any) -> None:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from renshu.messages import say
-from renshu_tasks.segmentation.planning import Plan
+from renshu_tasks.segmentation.plan import Plan
 from renshu_tasks.segmentation.prepare import Prepared
 
 _FORMAT = 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from renshu_tasks.segmentation.defaults import Device, describe_device, free_mem
 from renshu_tasks.segmentation.labels import check_consecutive
 from renshu_tasks.segmentation.options import SegmentationOptions
 from renshu_tasks.segmentation.patches import Patches, as_batch
-from renshu_tasks.segmentation.planning import Plan, make_plan
+from renshu_tasks.segmentation.plan import Plan, read_run_plan
+from renshu_tasks.segmentation.planning import make_plan
 from renshu_tasks.segmentation.prepare import Prepared, padded, prepare
 from renshu_tasks.segmentation.records import Source
 from renshu_tasks.segmentation.splits import split
@@ -34,7 +36,7 @@ _VALIDATED = 16
 
 
 def build(options: SegmentationOptions) -> SegmentationData:
-    """The data that the options name, examined, planned for and summed up on the terminal."""
+    """The data that the options name, examined and summed up on the terminal."""
     data = SegmentationData(sources.find(options.data), options)
     for line in data.summary():
         say(line, once=True)
@@ -45,14 +47,13 @@ class SegmentationData(DataModule):
     """Cases with masks in a training, a validation and (unless asked without) a test part.
 
     Every case is read and examined when it is made, so that whatever is wrong with a file is said
-    before any training; then it is split by patient, and planned from the training part alone. For
-    batches see `patches.Patches`.
+    before any training; then it is split by patient. For batches see `patches.Patches`.
 
     Attributes:
         facts: what each case is like, by row.
         parts: rows by part: "train", "val", "test".
         classes: names by number, the background first.
-        plan: everything between a case and its mask but the weights.
+        followed: folder of the run whose plan is used; None where the plan is made anew.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class SegmentationData(DataModule):
         super().__init__()
         self.options = options = options or SegmentationOptions()
         self.source, self.records = source, source.records
-        device = device or describe_device()  # before the cases fill the memory
+        self._device = device or describe_device()  # before the cases fill the memory
         self.facts = [fp.examine(source.load(record)) for record in source.records]
         self._refuse_mixed()
         self.parts = split(
@@ -73,15 +74,28 @@ class SegmentationData(DataModule):
         self.classes = self._find_classes()
         if not options.data.allow_overlap:
             self._refuse_twins()
-        self.plan: Plan = make_plan(
+        self.followed: Path | None = None
+        self._caches: dict[str, Cache] = {}
+
+    @cached_property
+    def plan(self) -> Plan:
+        """Everything between a case and its mask but the weights, from the training part alone."""
+        return make_plan(
             [self.facts[row] for row in self.parts["train"]],
             self.classes,
-            source,
-            options,
-            device,
-            resolve(device),
+            self.source,
+            self.options,
+            self._device,
+            resolve(self._device),
         )
-        self._caches: dict[str, Cache] = {}
+
+    def follow(self, run_dir: Path) -> None:
+        """Take the run's plan, whatever this device and its free memory would allow.
+
+        Raises ConfigError for options, and DataError for classes, that are not the run's.
+        """
+        self.plan = read_run_plan(run_dir, self.options, self.classes)
+        self.followed = run_dir
 
     # ---- cases
 
@@ -205,17 +219,23 @@ class SegmentationData(DataModule):
         return {"files": len(ids), "bytes": size, "sha256": total.hexdigest(), "ids": ids}
 
     def summary(self) -> list[str]:
-        """Source, parts, what is striking, and the plan: a line each."""
-        plan = self.plan
+        """Source, parts and what is striking: a line each."""
         sizes = ", ".join(f"{part} {len(rows)}" for part, rows in self.parts.items())
         train = [self.facts[row] for row in self.parts["train"]]
         return [
             f"{self.source.where}: {len(self.records)} cases ({sizes})",
             f"{len(self.classes)} classes: {', '.join(self.classes)}",
             self._imbalance(train),
-            *(f"plan: {name}: {why}" for name, why in plan.reasons.items()),
             *(f"note: {note}" for note in self.source.notes),
-            *(f"warning: {said}" for said in fp.warnings(train, self.classes, plan.patch)),
+        ]
+
+    def planned(self) -> list[str]:
+        """The decisions of the plan, and what speaks against them: a line each."""
+        train = [self.facts[row] for row in self.parts["train"]]
+        return [
+            *([f"plan: that of {self.followed}"] if self.followed else []),
+            *(f"plan: {name}: {why}" for name, why in self.plan.reasons.items()),
+            *(f"warning: {said}" for said in fp.warnings(train, self.classes, self.plan.patch)),
         ]
 
     def _imbalance(self, train: list[fp.Facts]) -> str:
@@ -304,4 +324,4 @@ class SegmentationData(DataModule):
 def check(options: SegmentationOptions) -> list[str]:
     """What `renshu check-data` prints: fingerprint, parts, warnings and plan."""
     data = SegmentationData(sources.find(options.data), options)
-    return [*fp.summary(data.facts, data.classes), *data.summary()]
+    return [*fp.summary(data.facts, data.classes), *data.summary(), *data.planned()]

@@ -27,8 +27,7 @@ _VOXELS = 20_000
 
 
 def write_plan(data: SegmentationData, run_dir: Path) -> None:
-    """plan.json, plan.md in words, and fingerprint.json, into the run folder."""
-    write_json(run_dir / "plan.json", data.plan.to_json())
+    """plan.md, the plan in words, and fingerprint.json, into the run folder."""
     (run_dir / "plan.md").write_text(data.plan.explain(), encoding="utf-8")
     write_json(run_dir / "fingerprint.json", fp.fingerprint(data.facts, data.classes))
 

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from renshu.errors import ConfigError
-from renshu_tasks.segmentation.planning import Plan
+from renshu_tasks.segmentation.plan import Plan
 
 
 def build_network(plan: Plan, weights: str | None = None) -> nn.Module:

@@ -15,14 +15,16 @@ from torch import Tensor
 
 from renshu.callbacks.callback import Callback
 from renshu.errors import ConfigError
+from renshu.messages import say
 from renshu.module import Module
 from renshu_tasks.common.ema import averaged
+from renshu_tasks.common.files import write_json
 from renshu_tasks.segmentation import geometry, inference, models
 from renshu_tasks.segmentation.augment import LEVELS, augment
 from renshu_tasks.segmentation.case import IGNORE, Case
 from renshu_tasks.segmentation.losses import segmentation_loss, shrunk
 from renshu_tasks.segmentation.options import SegmentationOptions, TrainingOptions
-from renshu_tasks.segmentation.planning import Plan
+from renshu_tasks.segmentation.plan import FILE, Plan
 from renshu_tasks.segmentation.prepare import prepare
 
 if TYPE_CHECKING:
@@ -156,6 +158,11 @@ class Segmenter(Module):
         return float(best[chosen > 0].mean()) if (chosen > 0).any() else 0.0
 
     # --- steps ------------------------------------------------------------------------------------
+
+    def on_train_start(self) -> None:
+        """Keep the plan from the first step on: a continuation follows it."""
+        if self.trainer.run_dir is not None and self.trainer.is_global_zero:
+            write_json(self.trainer.run_dir / FILE, self.plan.to_json())
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int = 0) -> Batch:
         """Augment the whole batch, in training."""
@@ -320,7 +327,11 @@ def build(options: SegmentationOptions, data: SegmentationData) -> Segmenter:
     weights = None
     if options.training.class_weights == "balanced":
         weights = _balanced(data)
-    segmenter = Segmenter(data.plan, options.training, weights, options.model.weights)
+    for line in data.planned():
+        say(line, once=True)
+    # The weights of a run are those of its checkpoint.
+    start = options.model.weights if data.followed is None else None
+    segmenter = Segmenter(data.plan, options.training, weights, start)
     segmenter.full_cases = data.full_cases
     if options.training.compile:
         segmenter.network.compile()

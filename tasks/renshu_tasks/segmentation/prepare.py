@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from renshu_tasks.segmentation import geometry
 from renshu_tasks.segmentation.case import IGNORE, Case, voxel_spacing
-from renshu_tasks.segmentation.planning import Intensity, Plan
+from renshu_tasks.segmentation.plan import Intensity, Plan
 
 _SAME = 1e-3
 """Relative difference of spacing below which a case is not resampled."""

@@ -54,7 +54,7 @@ def test_an_empty_mask_is_warned_of_and_only_empty_ones_are_refused(
 ) -> None:
     folder = write_cases(tmp_path, 8)
     write_nifti(folder / "labels" / "p0.nii.gz", np.zeros((14, 16, 12), np.uint8))
-    said = "\n".join(built(folder, split_seed=3).summary() + built(folder).summary())
+    said = "\n".join(built(folder, split_seed=3).planned() + built(folder).planned())
     assert "p0: the mask is empty" in said
     for number in range(8):
         write_nifti(folder / "labels" / f"p{number}.nii.gz", np.zeros((14, 16, 12), np.uint8))

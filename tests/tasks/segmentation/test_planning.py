@@ -14,7 +14,8 @@ from renshu.errors import ConfigError, DataError
 from renshu_tasks.segmentation.defaults import Device, resolve
 from renshu_tasks.segmentation.fingerprint import Facts, summary, warnings
 from renshu_tasks.segmentation.options import DataOptions, ModelOptions, SegmentationOptions
-from renshu_tasks.segmentation.planning import Plan, make_plan, read_plan, step_bytes
+from renshu_tasks.segmentation.plan import Plan, read_plan, read_run_plan
+from renshu_tasks.segmentation.planning import make_plan, step_bytes
 from renshu_tasks.segmentation.records import Source
 
 A100 = Device("cuda", "NVIDIA A100-SXM4-40GB", 40 * 2**30, 8)
@@ -157,3 +158,19 @@ def test_cases_of_a_few_voxels_get_a_network_that_can_be_trained() -> None:
     assert len(found.filters) == 3
     assert all(p % d == 0 for p, d in zip(found.patch, found.divisor, strict=True))
     assert np.prod(np.divide(found.patch, found.divisor)) > 1
+
+
+def test_a_run_keeps_its_plan_and_refuses_what_contradicts_it(tmp_path: Path) -> None:
+    trained = plan(facts(), A100)
+    (tmp_path / "plan.json").write_text(json.dumps(trained.to_json()))
+
+    def read(**model: Any) -> Plan:
+        options = SegmentationOptions(data=DataOptions(batch_size=7), model=ModelOptions(**model))
+        return read_run_plan(tmp_path, options, ["background", "a"])
+
+    assert read() == dataclasses.replace(trained, batch_size=7)
+    assert read(width=trained.filters[0]) == read()
+    with pytest.raises(ConfigError, match=r"64 is asked for, and the run was trained with 32"):
+        read(width=64)
+    with pytest.raises(DataError, match="the classes are"):
+        read_run_plan(tmp_path, SegmentationOptions(), ["background", "b"])

@@ -16,7 +16,7 @@ from renshu_tasks.segmentation.case import IGNORE
 from renshu_tasks.segmentation.losses import segmentation_loss
 from renshu_tasks.segmentation.models import Folded, build_network
 from renshu_tasks.segmentation.module import _mean_dice
-from renshu_tasks.segmentation.planning import Intensity, Plan
+from renshu_tasks.segmentation.plan import Intensity, Plan
 
 PLAN = Plan(
     ("background", "a", "b"), (Intensity("case"),), (1.0, 1.0, 1.0), (16, 16, 16), 2, 10, "dynunet",
