@@ -64,7 +64,7 @@ def explain(module: TextModel, data: TextData, row: int, target: int) -> list[di
     module.train(mode)
     text = data.rows[row]
     encoding = module.reader.tokenizer(
-        text["text"], text["pair"] or None, truncation=True, max_length=module.max_length,
+        text["text"], text.get("pair"), truncation=True, max_length=module.max_length,
         split_special_tokens=True,
     )  # fmt: skip
     words: list[dict[str, Any]] = []

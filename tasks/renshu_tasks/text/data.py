@@ -241,11 +241,11 @@ class TextData(DataModule):
             return found["text"] or "\n".join(
                 f"{turn['role']}: {turn['content']}" for turn in json.loads(found["messages"])
             )
-        return found["text"] + (f" | {found['pair']}" if found["pair"] else "")
+        return found["text"] + (f" | {found['pair']}" if found.get("pair") else "")
 
     def fingerprint(self) -> dict[str, Any]:
-        """By part: rows, bytes, and SHA-256 over every id, text's hash and label."""
-        texts = ("part", "group", "same", "text", "pair", "messages", "words")
+        """By part: rows, bytes, and SHA-256 over every id, text's hash, partner and label."""
+        texts = ("part", "group", "same", "text", "words")
         columns = [name for name in self.rows.column_names if name not in texts]
         found = {}
         for part, rows in self.parts.items():
@@ -284,12 +284,20 @@ class TextData(DataModule):
         return labels.names_of(self.rows, column)
 
     def _groups(self) -> np.ndarray:
-        """Int64 [N]: rows that belong together, by the group column or the normalised text."""
+        """Int64 [N]: rows that belong together, by the group column, else by the normalised text.
+
+        A row without a group has that of its text alone.
+        """
+        same = np.unique(audit.column(self.rows, "same"), return_inverse=True)[1]
         named = self.rows.data.table.column("group")
         if named.null_count == len(self.rows):
-            return np.unique(audit.column(self.rows, "same"), return_inverse=True)[1]
+            return same
         codes = named.combine_chunks().dictionary_encode()
-        return np.asarray(codes.indices.fill_null(-1), dtype=np.int64)
+        if named.null_count:
+            said = f"{named.null_count:,} rows have no group: equal texts of them stay together"
+            self.notes.append(said)
+        groups = np.asarray(codes.indices.fill_null(-1), dtype=np.int64)
+        return np.where(groups < 0, len(codes.dictionary) + same, groups)
 
     def _strata(self, numbers: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         """Int64 [N]: the class of a row; of several labels the rarest, 0 where there is none."""
@@ -315,7 +323,8 @@ class TextData(DataModule):
         if wanted is None:
             wanted = FIVE_MINUTES if embedded else 0
         for part, rows in parts.items():
-            if 0 < wanted < len(rows):
+            whole = part == "test" and self.options.limit is None  # every recipe is judged by it
+            if 0 < wanted < len(rows) and not whole:
                 parts[part] = splits.limit(rows, strata, wanted, self.options.split_seed)
                 said = f"{wanted:,} of {len(rows):,} texts of the {part} part are used (data.limit)"
                 self.notes.append(said)
@@ -375,10 +384,11 @@ class TextData(DataModule):
         columns |= {"labelled": Value("int32"), "cut": Value("int32"), "ended": Value("bool")}
         if self.head in ("tokens", "causal"):
             columns["labels"] = ids
-        if "pair" in self.rows.column_names and self.options.pair_column:
-            columns["pair_ids" if self.head == "embedding" else "token_type_ids"] = ids
-        if self.options.pair_column and "token_type_ids" not in encoder.tokenizer.model_input_names:
-            columns.pop("token_type_ids", None)
+        if "pair" in self.rows.column_names:
+            if self.head == "embedding":
+                columns["pair_ids"] = ids
+            elif "token_type_ids" in encoder.tokenizer.model_input_names:
+                columns["token_type_ids"] = ids
         with table.quiet():
             return self.rows.map(
                 _Encode(encoder, list(columns)),
@@ -423,8 +433,4 @@ class _Encode:
         found["labelled"] = [
             sum(label != IGNORED for label in row[skipped:]) for row in found["labels"]
         ] if "labels" in found else [1] * len(found["length"])  # fmt: skip
-        if "token_type_ids" in self.columns and "token_type_ids" not in found:
-            found["token_type_ids"] = [[0] * length for length in found["length"]]
-        if "pair_ids" in self.columns and "pair_ids" not in found:
-            found["pair_ids"] = [[] for _ in found["length"]]
         return {name: found[name] for name in self.columns}

@@ -57,10 +57,11 @@ class Encoder:
             return self._words(rows["words"], rows.get("tags"))
         if self.head == "causal":
             return self._causal(rows)
-        pairs = [pair or "" for pair in rows["pair"]] if "pair" in rows else []
+        # By the column, not by its rows: an empty partner is read alike among any others.
+        pairs = [pair or "" for pair in rows["pair"]] if "pair" in rows else None
         if self.head == "embedding":
-            return self._both(rows["text"], pairs)
-        return self._texts(list(rows["text"]), pairs if any(pairs) else None)
+            return self._both(list(rows["text"]), pairs)
+        return self._texts(list(rows["text"]), pairs)
 
     # ---- whole texts
 
@@ -79,10 +80,10 @@ class Encoder:
         columns["ended"] = [lost == 0 for lost in columns["cut"]]
         return columns
 
-    def _both(self, texts: Sequence[str], pairs: list[str]) -> Columns:
+    def _both(self, texts: list[str], pairs: list[str] | None) -> Columns:
         """A text and one that means the same, each by itself."""
-        columns = self._texts(list(texts), None)
-        if any(pairs):
+        columns = self._texts(texts, None)
+        if pairs is not None:
             others = self._texts(pairs, None)
             columns["pair_ids"] = others["input_ids"]
             columns["cut"] = [a + b for a, b in zip(columns["cut"], others["cut"], strict=True)]
@@ -189,9 +190,20 @@ class Encoder:
 
     def _apply(self, turns: list[dict[str, str]], ask: bool) -> str:
         """The template's text; jinja runs it in its sandbox."""
+        from jinja2 import TemplateError
+
         if not turns:
             return ""
-        return self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=ask)
+        try:
+            return self.tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=ask
+            )
+        except TemplateError as error:
+            raise DataError(
+                f"the chat template refuses a conversation: {error}",
+                where=", ".join(turn["role"] for turn in turns),
+                mend="roles in the order that the model knows, or --data.chat_template FILE",
+            ) from error
 
     def _begin(self, text: str) -> str:
         """The text with one begin-of-text token, if the model wants any."""

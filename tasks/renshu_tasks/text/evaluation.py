@@ -264,6 +264,9 @@ def _write_mistakes(
 
     wrong = np.flatnonzero(~right)
     places = wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES]
+    # An encoder-decoder takes no vectors in place of its tokens, which the shares need.
+    explained = module.head == "classification" and not module.multi_label
+    explained = explained and not getattr(module.model.config, "is_encoder_decoder", False)
     rows = []
     for number, place in enumerate(places.tolist()):
         row = int(outcome.index[place])
@@ -274,7 +277,7 @@ def _write_mistakes(
             "predicted": names(module, predicted[place]),
             "confidence": float(confidence[place]),
         }
-        if number < MISTAKES // 2 and module.head == "classification" and not module.multi_label:
+        if explained and number < MISTAKES // 2:
             entry["words"] = explain(module, data, row, int(predicted[place]))
         rows.append(entry)
     write_json(folder / "mistakes.json", rows)

@@ -29,8 +29,8 @@ def load(folder: Path) -> Callable[..., dict[str, np.ndarray]]:
     facts = json.loads((folder / "renshu.json").read_text("utf-8"))
     network = AUTO[facts["head"]].from_pretrained(folder, use_safetensors=True).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    classifier = folder / "classifier.safetensors"
-    head = load_file(classifier) if classifier.is_file() else None
+    classified = facts["head"] == "embedding" and facts["classes"]
+    head = load_file(folder / "classifier.safetensors") if classified else None
 
     @torch.no_grad()
     def run(inputs: dict[str, np.ndarray], texts: Sequence[str] = ()) -> dict[str, np.ndarray]:

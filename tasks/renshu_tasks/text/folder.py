@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 NAME = "hf"
 FILE = "renshu.json"
+CLASSIFIER = "classifier.safetensors"
 ROWS = 8
 """Rows whose outputs are kept."""
 
@@ -41,7 +42,9 @@ def save(module: TextModel, target: Path, data: TextData) -> None:
         for sample in samples
     ]
     network = copy.deepcopy(module.model).cpu()
-    expected = [output(network, row) for row in stored]  # before anything is merged into it
+    classifier = copy.deepcopy(module.classifier).cpu() if module.classifier else None
+    # Before anything is merged into it.
+    expected = [output(network, row, classifier) for row in stored]
     network = lora.merged(network)
     if module.head == "regression":
         mean, deviation = module.scale.cpu()
@@ -115,16 +118,24 @@ def _write_pooling(module: TextModel, target: Path) -> None:
         weights = {
             n: p.detach().cpu().contiguous() for n, p in module.classifier.named_parameters()
         }
-        save_file(weights, target / "classifier.safetensors")
+        save_file(weights, target / CLASSIFIER)
 
 
 @torch.no_grad()
-def output(network: nn.Module, row: dict[str, list[int]]) -> Tensor:
-    """Of one stored row: logits [K], those of the last token for causal, its mean vector."""
+def output(
+    network: nn.Module, row: dict[str, list[int]], classifier: nn.Module | None = None
+) -> Tensor:
+    """Of one stored row: logits [K], those of the last token for causal, its mean vector [H].
+
+    With a classifier its logits [K] of that vector stand behind the vector.
+    """
     inputs = {name: torch.tensor([ids]) for name, ids in row.items()}
     found = network(**inputs, attention_mask=torch.ones_like(inputs["input_ids"]))
     if not hasattr(found, "logits"):
-        return found.last_hidden_state[0].mean(0)
+        vector = found.last_hidden_state[0].mean(0)
+        if classifier is None:
+            return vector
+        return torch.cat([vector, nn.functional.linear(vector, *classifier.parameters())])
     logits = found.logits[0]
     return logits if logits.ndim == 1 else logits[-1]
 
@@ -154,10 +165,11 @@ def load(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
             mend="write the folder again: renshu train, or copy it whole",
         )
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    classifier = _read_classifier(folder, facts)
     network.eval()
     for number, (row, expected) in enumerate(zip(facts["rows"], facts["outputs"], strict=True)):
         want = torch.tensor(expected)
-        worst = float((output(network, row) - want).abs().max())
+        worst = float((output(network, row, classifier) - want).abs().max())
         if not worst <= TOLERANCE * max(1.0, float(want.abs().max())):
             raise CheckpointError(
                 f"a stored row gives other outputs than when the model was written ({worst:.2g})",
@@ -166,3 +178,20 @@ def load(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
                 mend="the weights or the configuration were changed since",
             )
     return network, tokenizer, facts
+
+
+def _read_classifier(folder: Path, facts: dict[str, Any]) -> nn.Linear | None:
+    """The layer that tells classes by vectors; None for a model of another head or of none."""
+    from safetensors.torch import load_file
+
+    if facts["head"] != "embedding" or not facts["classes"]:
+        return None
+    file = folder / CLASSIFIER
+    if not file.is_file():
+        raise CheckpointError(
+            "the head that tells the classes is missing", where=file, mend="copy the folder whole"
+        )
+    weights = load_file(file)
+    found = nn.Linear(weights["weight"].shape[1], len(facts["classes"]))
+    found.load_state_dict(weights)
+    return found

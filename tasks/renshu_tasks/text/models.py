@@ -53,6 +53,13 @@ def location(options: ModelOptions) -> str:
 def _check_folder(folder: Path) -> None:
     """Refuse a folder without configuration or weights, with pickles only, or with code."""
     where, file = f"model.name {folder}", folder / "config.json"
+    if (folder / "adapter_config.json").is_file() and not file.is_file():
+        raise ConfigError(
+            "the folder holds an adapter without its model",
+            where=where,
+            allowed="a whole model",
+            mend="peft: load it, merge_and_unload(), save_pretrained(FOLDER)",
+        )
     if not file.is_file():
         raise ConfigError("the folder holds no model", where=where, allowed="a config.json")
     try:
@@ -62,12 +69,10 @@ def _check_folder(folder: Path) -> None:
     if "auto_map" in config:
         raise ConfigError(
             "the model asks for code of its own to be run",
-            where=f"{file}: auto_map {', '.join(config['auto_map'].values())}",
+            where=f"{file}: " + ", ".join(f"{n} {code}" for n, code in config["auto_map"].items()),
             allowed="models whose code is part of transformers",
         )
     if (folder / "model.safetensors").is_file() or list(folder.glob("*.safetensors.index.json")):
-        return
-    if (folder / "adapter_model.safetensors").is_file():
         return
     pickles = [f.name for f in folder.iterdir() if f.suffix in (".bin", ".pt", ".pth", ".ckpt")]
     if pickles:

@@ -89,12 +89,24 @@ def _row(
             allowed=", ".join(map(str, row)),
             mend="--data.text_column NAME",
         )
-    text = str(row[name] or "")
+    text = row[name] or ""
+    if not isinstance(text, str):
+        raise DataError(
+            f"{name!r} is {type(text).__name__}, not a text", where=where, allowed="text"
+        )
     if module.head == "tokens":
         words, spans = words_of(text)
         return {"text": text, "words": words, "spans": spans}
-    pair = row.get(options.pair_column) if options.pair_column else ""
-    return {"text": text, "pair": str(pair or "")}
+    if not options.pair_column or module.head == "embedding":
+        return {"text": text}
+    if options.pair_column not in row:
+        raise DataError(
+            "the model reads pairs, and no column holds the second text",
+            where=where,
+            allowed=", ".join(map(str, row)),
+            mend=f"a column {options.pair_column!r}, or --data.pair_column NAME",
+        )
+    return {"text": text, "pair": str(row[options.pair_column] or "")}
 
 
 def _given_words(row: dict[str, Any], options: DataOptions) -> list[str] | None:
@@ -114,8 +126,7 @@ def answers(module: TextModel, rows: list[dict[str, Any]]) -> list[dict[str, Any
     if module.head == "tokens":
         encoded = reader({"words": [row["words"] for row in rows]})
     else:
-        encoded = reader({name: [row[name] for row in rows] for name in ("text", "pair")})
-        encoded.pop("pair_ids", None)
+        encoded = reader({name: [row[name] for row in rows] for name in rows[0]})
     kept = [name for name in ("input_ids", "token_type_ids") if name in encoded]
     collate = Padding(reader.tokenizer.pad_token_id)
     found: list[dict[str, Any]] = [{} for _ in rows]

@@ -6,6 +6,7 @@ but the current row, or one row group of parquet, is held in memory.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from renshu.errors import ConfigError, DataError
 Row = tuple[str, dict[str, Any]]
 """Where a row stands, such as "train.csv:17", and its columns."""
 
-KINDS = ".csv, .tsv, .jsonl, .parquet, .txt, .conll"
+KINDS = ".csv, .tsv, .jsonl, .ndjson, .parquet, .txt, .conll, .iob, .bio"
 
 
 def read(path: Path, encoding: str, max_chars: int) -> Iterator[Row]:
@@ -46,6 +47,7 @@ def _lines(path: Path, encoding: str, max_chars: int) -> Iterator[tuple[int, str
     """Numbered lines without their end; each is decoded by itself, so a fault has its number."""
     try:
         plain = "\n".encode(encoding) == b"\n"
+        first = "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
     except LookupError as error:
         raise ConfigError(str(error), where="data.encoding", allowed="such as utf-8") from error
     if not plain:
@@ -61,7 +63,7 @@ def _lines(path: Path, encoding: str, max_chars: int) -> Iterator[tuple[int, str
             if len(raw) > limit + 1:
                 raise _too_long(where, max_chars)
             try:
-                text = raw.decode("utf-8-sig" if number == 1 and encoding == "utf-8" else encoding)
+                text = raw.decode(first if number == 1 else encoding)  # without a byte order mark
             except UnicodeDecodeError as error:
                 raise DataError(
                     f"byte {raw[error.start]:#04x} at position {error.start} is not {encoding}",
@@ -96,6 +98,8 @@ def _csv(
         names = next(table, None)
         if not names:
             raise DataError("the table is empty", where=path, allowed="a line of column names")
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise DataError(f"two columns have the name {twice[0]!r}", where=path)
         for cells in table:
             if not cells:
                 continue

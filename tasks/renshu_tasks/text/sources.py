@@ -82,7 +82,8 @@ def _files(
     total = hashlib.sha256()
     for part, file in files:
         with file.open("rb") as opened:
-            total.update(f"{part} ".encode() + hashlib.file_digest(opened, "sha256").digest())
+            content = hashlib.file_digest(opened, "sha256").digest()
+            total.update(f"{part} {file.name} ".encode() + content)
 
     def rows() -> Iterator[Located]:
         for part, file in files:

@@ -68,6 +68,13 @@ def _cut(
 ) -> tuple[Rows, Rows]:
     """(rest, part), both sorted."""
     folds = max(2, round(1 / share))
+    if abs(1 / folds - share) > 0.01:
+        raise ConfigError(
+            f"a share of {share:g} cannot be cut: a part is one of some equal folds",
+            where=where,
+            allowed="a share near 1/2, 1/3, 1/4, 1/5 … ",
+            mend=f"{1 / folds:.3g}, or a split column with the parts",
+        )
     sizes = len(np.unique(groups[pool]))
     if sizes < folds:
         raise DataError(

@@ -19,11 +19,19 @@ from renshu_tasks.text import normalise, readers
 from renshu_tasks.text.options import DataOptions
 from renshu_tasks.text.sources import Source
 
-VERSION = "2"
+VERSION = "3"
 """Of what is written to the cache; a change of meaning takes another."""
 
 TEXTS = ("text", "sentence", "sentence1", "question", "tweet", "content", "review", "utterance")
 """Columns in which a text is looked for, in this order."""
+
+_PARTNERS = {
+    "text": ("text_pair", "text_b", "hypothesis"),
+    "sentence": ("question",),
+    "sentence1": ("sentence2",),
+    "question": ("sentence", "question2", "passage", "context"),
+}
+"""By the column of a text, where the second text of common pairs stands."""
 
 _LABELS = ("label", "labels", "category", "class", "sentiment", "intent", "target", "score", "tags")
 _TAGS = ("ner_tags", "tags", "labels")
@@ -34,7 +42,7 @@ ROLES = ("system", "user", "assistant", "tool")
 def tabulate(source: Source, options: DataOptions, head: str) -> tuple[Dataset, int]:
     """Every row of the source, and how many were left out for want of a text.
 
-    Columns: id, part, group, exact, same, and those of the head.
+    Columns: id, part, group, exact, same, and those of the head; pair only with a pair column.
 
     `exact` and `same` are hashes of the text as it is and normalised. By head: classification
     text, pair, label (names), regression text, pair, value; tokens words, tags; causal text or
@@ -54,7 +62,7 @@ def tabulate(source: Source, options: DataOptions, head: str) -> tuple[Dataset, 
         try:
             found = Dataset.from_generator(
                 rows.checked,
-                features=_features(head),
+                features=_features(head, bool(options.pair_column)),
                 cache_dir=str(folder),
                 fingerprint=name,
             )
@@ -90,7 +98,7 @@ def quiet() -> Iterator[None]:
             datasets.utils.logging.enable_progress_bar()
 
 
-def _features(head: str) -> Features:
+def _features(head: str, pairs: bool) -> Features:
     text, names = Value("string"), datasets.List(Value("string"))
     common = {"id": text, "part": text, "group": text, "exact": Value("int64")}
     common["same"] = Value("int64")
@@ -101,7 +109,7 @@ def _features(head: str) -> Features:
         "causal": {"text": text, "messages": text},
         "embedding": {"text": text, "pair": text, "label": names},
     }[head]
-    return Features(common | own)
+    return Features({n: kind for n, kind in (common | own).items() if pairs or n != "pair"})
 
 
 class _Rows:
@@ -202,6 +210,8 @@ class _Rows:
     def _texts(self, row: dict[str, Any], where: str) -> tuple[str, str]:
         """The text and the one that belongs to it, "" where there is none."""
         names = [self._column(row, self._known("text"), TEXTS, "text", where)]
+        if not (self.options.text_column or self.options.pair_column):
+            _refuse_partner(row, names[0], where)
         if self.options.pair_column:
             names.append(self._column(row, self.options.pair_column, (), "pair", where))
         texts = [row[name] for name in names]
@@ -257,7 +267,8 @@ class _Rows:
 
     def _group(self, row: dict[str, Any], where: str) -> str | None:
         name = self.options.group_column or ("group" if "group" in row else None)
-        return None if name is None else str(row[self._column(row, name, (), "group", where)])
+        value = None if name is None else row[self._column(row, name, (), "group", where)]
+        return None if value in (None, "") else str(value)
 
     def _column(
         self, row: dict[str, Any], asked: str | None, usual: tuple[str, ...], what: str, where: str
@@ -274,6 +285,16 @@ class _Rows:
                 mend=near(asked, map(str, row)) if asked else f"--data.{what}_column NAME",
             )
         return found
+
+
+def _refuse_partner(row: dict[str, Any], name: str, where: str) -> None:
+    """Raise DataError where a second text stands beside the one that was found."""
+    if other := next((n for n in _PARTNERS.get(name, ()) if isinstance(row.get(n), str)), None):
+        raise DataError(
+            f"beside the text in {name!r} there is one in {other!r}",
+            where=where,
+            allowed=f"--data.pair_column {other} for both, --data.text_column {name} for one",
+        )
 
 
 def _check_single(label: list[str], where: str, mend: str) -> None:

@@ -296,3 +296,68 @@ def test_a_text_without_a_label_takes_no_other_row_s(
     error = refuse(write_jsonl(rows), bert, "embedding")
     assert "0 labels (none)" in str(error)
     assert "rows.jsonl:4" in str(error)
+
+
+def test_a_second_text_that_nobody_mentioned(bert: Path, write_jsonl: Write) -> None:
+    rows = [{"sentence1": f"a {n}", "sentence2": f"b {n}", "label": "yn"[n % 2]} for n in range(60)]
+    error = refuse(write_jsonl(rows), bert)
+    assert "--data.pair_column sentence2" in str(error)
+    options = DataOptions(path=str(write_jsonl(rows)), text_column="sentence1")
+    found = data_part.build(TextOptions(data=options, model=ModelOptions(name=str(bert))))
+    assert "pair" not in found.rows.column_names
+
+
+def test_a_share_that_equal_folds_cannot_give(bert: Path, moods: Rows, write_jsonl: Write) -> None:
+    error = refuse(write_jsonl(moods), bert, test_share=0.4)
+    assert "a share of 0.4 cannot be cut" in str(error)
+    assert "0.5, or a split column" in str(error)
+
+
+def test_rows_without_a_group_are_no_group(bert: Path, moods: Rows, write_jsonl: Write) -> None:
+    rows = [row | ({"group": f"author {n % 5}"} if n < 20 else {}) for n, row in enumerate(moods)]
+    path = write_jsonl([{"group": None} | row for row in rows])
+    options = TextOptions(data=DataOptions(path=str(path)), model=ModelOptions(name=str(bert)))
+    data = data_part.build(options)
+    assert len(set(data.groups.tolist())) == 5 + 100
+    assert "note: 100 rows have no group: equal texts of them stay together" in data.summary()
+
+
+def test_two_columns_of_one_name(bert: Path, tmp_path: Path) -> None:
+    file = tmp_path / "twice.csv"
+    file.write_text("text,label,text\na,b,c\n", "utf-8")
+    assert "two columns have the name 'text'" in str(refuse(file, bert))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "UTF8", "utf_8"])
+def test_a_byte_order_mark_is_no_part_of_a_name(
+    bert: Path, moods: Rows, tmp_path: Path, encoding: str
+) -> None:
+    file = tmp_path / "marked.csv"
+    lines = ["text,label", *(f"{row['text']},{row['label']}" for row in moods)]
+    file.write_text("\n".join(lines), "utf-8-sig")
+    data = DataOptions(path=str(file), encoding=encoding)
+    options = TextOptions(data=data, model=ModelOptions(name=str(bert)))
+    assert data_part.build(options).classes == ["bad", "good"]
+
+
+def test_an_adapter_without_its_model(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}", "utf-8")
+    (tmp_path / "adapter_model.safetensors").touch()
+    assert "merge_and_unload" in refuse_model(tmp_path)
+
+
+def test_a_template_that_refuses_a_conversation(
+    llama: Path, write_jsonl: Write, tmp_path: Path
+) -> None:
+    template = tmp_path / "strict.jinja"
+    template.write_text(
+        "{% if messages[0]['role'] == 'system' %}"
+        "{{ raise_exception('System role not supported') }}{% endif %}",
+        "utf-8",
+    )
+    roles = ("system", "user", "assistant")
+    talks = [[{"role": role, "content": f"x{n}"} for role in roles] for n in range(20)]
+    file = write_jsonl([{"messages": turns} for turns in talks])
+    error = refuse(file, llama, "causal", chat_template=str(template))
+    assert "System role not supported" in str(error)
+    assert "system, user" in str(error)

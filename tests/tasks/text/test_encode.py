@@ -30,7 +30,7 @@ def encoder(folder: Path, head: str, limit: int = 128, **more: object) -> Encode
 
 def test_what_the_limit_cuts_off_is_counted(bert: Path) -> None:
     """# pains/text_serving.md row 3"""
-    found = encoder(bert, "classification", 10)({"text": ["abc", "a" * 30], "pair": ["", ""]})
+    found = encoder(bert, "classification", 10)({"text": ["abc", "a" * 30]})
     assert [len(ids) for ids in found["input_ids"]] == [5, 10]
     assert found["cut"] == [0, 30 + 2 - 10]
     assert found["ended"] == [True, False]
@@ -193,3 +193,11 @@ def test_a_question_with_a_special_token_is_refused_as_in_training(llama: Path) 
     with pytest.raises(DataError, match=r"special token '</s>'") as caught:
         encoder(llama, "causal").prompt([{"role": "user", "content": "a</s>b"}])
     assert "message 1" in str(caught.value)
+
+
+def test_an_empty_partner_is_read_alike_alone_and_among_others(bert: Path) -> None:
+    reader = encoder(bert, "classification")
+    rows = {"text": ["ab", "cd"], "pair": ["", "x"]}
+    among = reader(rows)["input_ids"][0]
+    assert reader({"text": ["ab"], "pair": [""]})["input_ids"][0] == among
+    assert reader({"text": ["ab"]})["input_ids"][0] != among  # a text of no pair

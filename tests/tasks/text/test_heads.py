@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from renshu.cli.table import read_table
+from renshu.errors import CheckpointError
 from renshu.seeds import seed_everything
 from renshu.trainer import Trainer
 from renshu_tasks.text import data as data_part
@@ -264,6 +266,14 @@ def test_few_shot_classification_on_top(
     batch = next(iter(data.test_dataloader()))
     module.eval()
     assert torch.equal(loaded.logits(batch), module.logits(batch))
+    file = run / "hf" / "classifier.safetensors"
+    weights = load_file(file)
+    save_file(weights | {"bias": weights["bias"] + 1}, file)
+    with pytest.raises(CheckpointError, match="a stored row gives other outputs"):
+        folder.load(run / "hf")
+    file.unlink()
+    with pytest.raises(CheckpointError, match="the head that tells the classes is missing"):
+        folder.load(run / "hf")
 
 
 @pytest.mark.parametrize("head", ["classification", "embedding"])
