@@ -17,7 +17,6 @@ import numpy as np
 import _table
 from renshu_tasks.anomaly.bench.choice import choose, read_scored
 from renshu_tasks.anomaly.bench.command import DETECTORS
-from renshu_tasks.anomaly.bench.jobs import failed
 from renshu_tasks.anomaly.bench.log import Log
 from renshu_tasks.anomaly.bench.pool import LocalPool
 from renshu_tasks.anomaly.bench.runner import Settings, execute, plan
@@ -49,20 +48,27 @@ def overhead() -> _table.Row:
 
 
 def resume() -> _table.Row:
-    """The same 10,000 jobs planned again when all are in the log."""
+    """The same 10,000 jobs planned again when all are in the log and have scores."""
     sources = [Source(f"s{i}", "g", "file", "nowhere", "evaluation", str(i)) for i in range(1000)]
     with tempfile.TemporaryDirectory() as place:
         detectors = [*CLASSICAL, "usad"]
         settings = Settings(folder=Path(place), detectors=detectors, seeds=1)
         jobs = plan(sources, settings)
         log = Log(Path(place) / "jobs.sqlite")
-        log.add_all((job.key, failed(job, "not run")) for job in jobs)
+        log.add_all((job.key, job.row()) for job in jobs)
         log.close()
-        start = time.perf_counter()
-        rows = execute(plan(sources, settings), Path(place), LocalPool(2), quiet)
-        seconds = time.perf_counter() - start
+        (Path(place) / "scores").mkdir()
+        for job in jobs:  # only looked for, not read
+            (Path(place) / "scores" / f"{job.key}.safetensors").touch()
+        seconds = []
+        for _ in range(5):
+            start = time.perf_counter()
+            rows = execute(plan(sources, settings), Path(place), LocalPool(2), quiet)
+            seconds.append(time.perf_counter() - start)
     assert len(rows) == 10_000
-    return _table.Row("10,000 finished jobs found again", "s", seconds, reach="< 2")
+    spread = f"best of 5, longest {max(seconds):.2g}"
+    return _table.Row("10,000 finished jobs found again", "s", min(seconds), reach="< 2",
+        spread=spread)  # fmt: skip
 
 
 def whole() -> _table.Row:

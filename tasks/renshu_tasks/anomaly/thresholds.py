@@ -25,7 +25,7 @@ LARGEST_BUDGET = (1 - TAIL) / 10
 """Of SPOT: it learns from points without alarm, which must not cut the tail short."""
 
 DRIFT = 100
-"""Points over which DSPOT averages."""
+"""Points over which DSPOT averages; so many alarms in a row are the new mean, no event."""
 
 PEAKS = 2000
 """The newest excesses that SPOT keeps."""
@@ -128,7 +128,8 @@ class Decision:
     Attributes:
         kind: conformal: a fixed quantile. spot: Siffer et al. 2017: the tail of the scores, which
             goes on learning from points that raise no alarm. dspot: the same of the scores less
-            their mean over the last 100 points.
+            their mean over the last 100 points without alarm; unlike the paper's, the mean moves
+            to a level that has raised 100 alarms in a row, which would never end otherwise.
         budget: share of normal points that may exceed the threshold.
         normal: float64 [n], sorted scores of the held-out normal points.
         recent: the last of them in the order of time, for dspot.
@@ -191,6 +192,7 @@ class Decider:
     def __init__(self, decision: Decision) -> None:
         self.decision = decision
         self._drift: deque[float] = deque(maxlen=DRIFT)
+        self._alarmed: list[float] = []  # the newest scores, all of them above the threshold
         self._alarm, self._quiet = False, 0
         if decision.kind == "conformal":
             self.threshold = conformal_threshold(decision.normal, decision.budget)
@@ -221,8 +223,8 @@ class Decider:
         self._hysteresis(score, threshold, above)
         if self.decision.kind != "conformal" and not above:
             self._learn(score - base)
-        if self.decision.kind == "dspot" and not above:
-            self._drift.append(score)
+        if self.decision.kind == "dspot":
+            self._follow(score, above)
         return Verdict(score, float(self.decision.p_values(score)), threshold, self._alarm)
 
     def undecided(self) -> Verdict:
@@ -231,6 +233,16 @@ class Decider:
 
     def _base(self) -> float:
         return sum(self._drift) / DRIFT if self._drift else 0.0
+
+    def _follow(self, score: float, above: bool) -> None:
+        if not above:
+            self._alarmed.clear()
+            self._drift.append(score)
+            return
+        self._alarmed.append(score)
+        if len(self._alarmed) == DRIFT:
+            self._drift.extend(self._alarmed)
+            self._alarmed.clear()
 
     def _learn(self, score: float) -> None:
         self._count += 1

@@ -88,6 +88,16 @@ def test_dspot_follows_a_drift_and_a_fixed_threshold_does_not():
     assert alarms["dspot"] < 0.01 < 0.5 < alarms["conformal"]
 
 
+def test_dspot_takes_a_level_that_lasts_as_normal_and_an_event_not():
+    noise = np.abs(np.random.default_rng(8).normal(size=4000))
+    decision = Decision.fit(noise[:2000], "dspot", 1e-3)
+    shifted = decide(decision, noise[2000:] + 10)[1]
+    assert shifted[:100].all() and shifted[100:].mean() < 0.01
+    event = noise[2000:] + 10 * (np.arange(2000) // 50 == 4)  # half as long as the mean's memory
+    alarms = decide(decision, event)[1]
+    assert alarms[200:250].all() and np.delete(alarms, range(200, 250)).mean() < 0.01
+
+
 def test_spot_goes_on_learning_from_normal_points():
     rng = np.random.default_rng(4)
     decider = Decision.fit(np.abs(rng.normal(size=1000)), "spot", 1e-3).decider()
