@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import tempfile
 import tomllib
+import traceback
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from renshu.errors import ConfigError
 from renshu_templates.answers import Answers, package_of
-
-if TYPE_CHECKING:
-    from cookiecutter.exceptions import UndefinedVariableInTemplate
 
 Files = dict[str, bytes]
 """Content by path below the project, with `/` on every system."""
@@ -32,7 +30,7 @@ def render(folder: Path, answers: Answers) -> Files:
     try:
         from cookiecutter.exceptions import UndefinedVariableInTemplate
         from cookiecutter.generate import generate_files
-        from jinja2 import TemplateSyntaxError
+        from jinja2 import TemplateError, TemplateSyntaxError
     except ModuleNotFoundError as error:
         mend = 'pip install "renshu[templates]"'
         raise ConfigError("cookiecutter is not installed", mend=mend) from error
@@ -44,7 +42,9 @@ def render(folder: Path, answers: Answers) -> Files:
         except TemplateSyntaxError as error:
             raise _broken(folder, error.name, error.lineno, error.message) from error
         except UndefinedVariableInTemplate as error:
-            raise _undefined(folder, error) from error
+            raise _fault(folder, error.error) from error
+        except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+            raise _fault(folder, error) from error
         found = {
             path.relative_to(root).as_posix(): path.read_bytes()
             for path in sorted(Path(root).rglob("*"))
@@ -80,14 +80,15 @@ def _wanted(path: str, conditions: Mapping[str, Any], answers: Answers) -> bool:
     return True
 
 
-def _undefined(folder: Path, error: UndefinedVariableInTemplate) -> ConfigError:
-    """Jinja has put the template's own line into the last entry of the traceback."""
-    trace, line = error.error.__traceback__, None
-    while trace is not None:
-        line, trace = trace.tb_lineno, trace.tb_next
-    return _broken(folder, error.message.partition("'")[2].rstrip("'"), line, str(error.error))
+def _fault(folder: Path, error: Exception) -> ConfigError:
+    """Jinja puts the template's own lines into the traceback, under names that are relative."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(("/", "<"))]
+    file, line = (own[-1].filename, own[-1].lineno) if own else (None, None)
+    return _broken(folder, file, line, str(error))
 
 
 def _broken(folder: Path, file: str | None, line: int | None, message: str | None) -> ConfigError:
     said = f"the template {folder.name} is broken: {message}"
-    return ConfigError(said, where=f"{file}, line {line}", mend="report it to its author")
+    where = f"{file}, line {line}" if file else folder
+    return ConfigError(said, where=where, mend="report it to its author")

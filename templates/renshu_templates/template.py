@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -81,6 +81,21 @@ class Template:
         """Whether the answers so far leave more than one answer for a question."""
         needs = self.rules.get("needs", {}).get(key, {})
         return all(answers.get(other) in allowed for other, allowed in needs.items())
+
+    def ask(
+        self, answers: Answers, read: Callable[[Question], str], tell: Callable[[str], object]
+    ) -> None:
+        """Fill in what is missing. A wrong answer is told with its rule, and asked for again.
+
+        `read` gives what somebody answers to a question: the form may be a terminal or another.
+        """
+        for question in self.questions.values():
+            while question.key not in answers and self.possible(question.key, answers):
+                text = read(question)
+                try:
+                    answers[question.key] = question.check(text, question.key)
+                except ConfigError as error:
+                    tell(str(error))
 
     def files(self, answers: Answers) -> render.Files:
         """The project's files for complete answers."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,6 +36,24 @@ def test_a_fresh_project_is_fine(project: Path, renshu: Run) -> None:
     names = {check["name"] for check in json.loads(said)["checks"]}
     assert names > {"template", "configuration", "conflicts", "memory", "open files", "threads"}
     assert code == 0
+
+
+def test_an_nvidia_driver_that_torch_cannot_use_is_told_with_both_versions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read = Path.read_text
+
+    def with_driver(self: Path, *arguments: Any, **options: Any) -> str:
+        if self == Path("/proc/driver/nvidia/version"):
+            return "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.54.03\nGCC version: 12\n"
+        return read(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "read_text", with_driver)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    check = {check.name: check for check in doctor._torch()}["NVIDIA driver"]
+    assert check.status == "note"
+    assert "535.54.03; torch is built for CUDA" in check.found
+    assert "newer driver" in str(check.mend)
 
 
 def test_outside_of_a_project_nothing_is_said_of_one(run_dir: Path) -> None:

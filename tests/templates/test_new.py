@@ -36,6 +36,13 @@ def test_a_dry_run_shows_the_tree_that_is_then_made(renshu: Run, run_dir: Path) 
     assert "deploy/\n  slurm.sh\n" in said
 
 
+def test_options_may_stand_before_the_words(renshu: Run, run_dir: Path) -> None:
+    code, said, _ = renshu("new", "--dry-run", "blank", "rivers", "--slurm", "yes")
+    assert (code, "slurm.sh" in said) == (0, True)
+    code, _, _ = renshu("new", "blank", "--into", ".", "rivers", "--docker", "none")
+    assert (code, (run_dir / "rivers" / "README.md").is_file()) == (0, True)
+
+
 def test_help_shows_each_task_with_what_it_yields_and_its_options(renshu: Run) -> None:
     code, said, _ = renshu("new", "--help")
     assert code == 0
@@ -155,6 +162,15 @@ def test_asking_meets_a_wrong_answer_at_once_and_asks_again(run_dir: Path) -> No
     assert "call it 'my-project'" in done.stdout
     assert (run_dir / "my-project" / "LICENSE").read_text("utf-8").startswith("MIT License")
     assert not (run_dir / "my-project" / "Dockerfile").exists()
+
+
+def test_answers_that_end_too_early_make_nothing(run_dir: Path) -> None:
+    command = [sys.executable, "-c", ASKING]
+    for typed in ("", "blank\nmy-project\n"):
+        done = subprocess.run(command, input=typed, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert "answers ended" in done.stderr
+    assert not list(run_dir.iterdir())
 
 
 # Ends the process where anything is started or reached for; a hook of this kind cannot be taken

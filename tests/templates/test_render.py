@@ -156,7 +156,10 @@ def copied(template: Template, into: Path) -> Template:
 def test_a_broken_template_is_named_with_file_and_line(blank: Template, tmp_path: Path) -> None:
     broken = copied(blank, tmp_path)
     readme = broken.folder / "{{cookiecutter.__slug}}" / "README.md"
-    for text, line in (("one\ntwo {% if %}\n", 2), ("one\ntwo\n{{ cookiecutter.nmae }}\n", 3)):
+    faults = {"one\ntwo {% if %}\n": 2, "one\ntwo\n{{ cookiecutter.nmae }}\n": 3}
+    faults |= {'one\n{% include "nowhere.md" %}\n': 2, "one\n{{ 1|nofilter }}\n": 2}
+    faults |= {'{{ 1 + "a" }}\n': 1, 'one\n{{ "a"|truncate("x", 3) }}\n': 2}
+    for text, line in faults.items():
         readme.write_text(text, encoding="utf-8")
         with pytest.raises(ConfigError) as caught:
             files_of(broken)

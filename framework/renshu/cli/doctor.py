@@ -132,11 +132,13 @@ def _torch() -> Iterator[Check]:
     devices = environment.devices()
     for device in devices:
         yield Check("device", "ok", ", ".join(f"{key} {value}" for key, value in device.items()))
+    with suppress(OSError):  # there is none
+        driver = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8").split("\n")[0]
+        found = f"{driver}; torch is built for CUDA {torch.version.cuda or 'not at all'}"
+        mend = "a newer driver, or the build of torch that fits this one: pytorch.org"
+        yield _check("NVIDIA driver", torch.cuda.is_available(), found, mend, "note")
     if not devices:
-        driver = Path("/proc/driver/nvidia").exists()
-        said = "an NVIDIA driver is here, and torch sees no device" if driver else "CPU only"
-        mend = "install the CUDA build of torch: pytorch.org"
-        yield _check("device", not driver, said, mend, "note")
+        yield Check("device", "ok", "CPU only")
 
 
 def _compatibility() -> Iterator[Check]:

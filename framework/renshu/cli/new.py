@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib.metadata import entry_points
 from itertools import takewhile
 from pathlib import Path
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from renshu.cli.main import Session
 
 _SHOWN = {True: "default", False: "now"}
-_EXAMPLE = "example: renshu new image_classification flower-photos --docker none"
 
 
 def find_template(name: str) -> Any:
@@ -30,19 +29,20 @@ def find_template(name: str) -> Any:
 
 def run(arguments: Sequence[str], session: Session) -> int:
     """Make a project, or with --dry-run print its tree."""
-    words = list(takewhile(lambda word: not word.startswith("-"), arguments))
-    if len(words) > 2:
-        mend = f"renshu new {words[0]} {'-'.join(words[1:])}"
-        raise ConfigError(f"too many words: {' '.join(words[2:])}", allowed="TASK NAME", mend=mend)
     helping = not {"-h", "--help"}.isdisjoint(arguments)
     parser = CommandParser("new", f"{__doc__} With no NAME it asks.")
     parser.usage = "renshu new [TASK NAME] [--answers FILE] [--into FOLDER] [--dry-run] [options]"
-    parser.epilog = _EXAMPLE
+    parser.epilog = "example: renshu new image_classification flower-photos --docker none"
     parser.add_argument("--answers", type=Path, help="YAML file of answers, such as .renshu.yaml")
     parser.add_argument("--into", type=Path, default=Path(), help="folder above; default: this one")
     parser.add_argument("--dry-run", action="store_true", help="print the tree, make nothing")
-    rest = [word for word in arguments[len(words) :] if word not in ("-h", "--help")]
-    asked, options = parser.parse_known_args(rest)
+    given = [word for word in arguments if word not in ("-h", "--help")]
+    asked, rest = parser.parse_known_args(given)
+    words = list(takewhile(lambda word: not word.startswith("-"), rest))
+    options = rest[len(words) :]
+    if len(words) > 2:
+        mend = f"renshu new {words[0]} {'-'.join(words[1:])}"
+        raise ConfigError(f"too many words: {' '.join(words[2:])}", allowed="TASK NAME", mend=mend)
     file = yaml_file.read_mapping(asked.answers) if asked.answers else {}
     task = words[0] if words else file.get("template")
     if helping and task is None:
@@ -89,9 +89,8 @@ def add_options(
         group.add_argument(f"--{question.key}", metavar="…", help=text)
 
 
-def read_options(questions: Iterable[Any], options: list[str]) -> dict[str, str]:
+def read_options(questions: Collection[Any], options: list[str]) -> dict[str, str]:
     """The options given; raises ConfigError for others, with the nearest."""
-    questions = list(questions)
     parser = CommandParser("new", "")
     add_options(parser, questions)
     given, rest = parser.parse_known_args(options)
@@ -122,27 +121,28 @@ def _offered() -> list[str]:
 
 def _ask_task() -> str:
     if not sys.stdin.isatty():
-        names = sorted(point.name for point in entry_points(group="renshu.templates"))
-        raise ConfigError("no task is named", allowed=", ".join(names), mend="renshu new TASK NAME")
-    from rich.prompt import Prompt
-
+        allowed = ", ".join(_names())
+        raise ConfigError("no task is named", allowed=allowed, mend="renshu new TASK NAME")
     print(*_offered(), sep="\n")
-    return Prompt.ask("Task", choices=_names())
+    return _prompt("Task", _names())
 
 
 def _ask(template: Any, answers: dict[str, Any]) -> None:
-    """Ask for what is missing; a wrong answer is met with its rule, and asked for again."""
+    """Ask for what is missing."""
     if not sys.stdin.isatty():
         raise ConfigError("no name is given", mend=f"renshu new {template.name} NAME")
+
+    def read(question: Any) -> str:
+        return _prompt(question.text, question.choices, _word(question.default))
+
+    template.ask(answers, read, print)
+
+
+def _prompt(text: str, choices: Sequence[str], default: Any = ...) -> str:
     from rich.prompt import Prompt
 
-    for question in template.questions.values():
-        default = {True: "yes", False: "no"}.get(question.default, question.default)
-        while question.key not in answers and template.possible(question.key, answers):
-            text = Prompt.ask(
-                question.text, choices=list(question.choices) or None, default=default
-            )
-            try:
-                answers[question.key] = question.check(text, question.key)
-            except ConfigError as error:
-                print(error)
+    try:
+        return Prompt.ask(text, choices=list(choices) or None, default=default)
+    except EOFError:
+        mend = "renshu new TASK NAME"
+        raise ConfigError("the answers ended before the last question", mend=mend) from None
