@@ -22,7 +22,10 @@ from torch import Tensor, nn
 from renshu.errors import ConfigError, RunError
 
 MEMORY = 2**30
-"""Bytes of sums to keep at once."""
+"""Bytes of sums to keep at once, at most."""
+
+CACHE = 2**24
+"""Bytes of sums to keep where so few will do: adding within the processor's cache is fastest."""
 
 ARGMAX_VOXELS = 2**17
 """So many voxels become class numbers at once."""
@@ -79,12 +82,13 @@ def segment(
     mirror_axes: Sequence[int] = (),
     *,
     shape: Sequence[int] | None = None,
+    batch: int = 1,
     memory: int = MEMORY,
 ) -> NDArray[np.uint8] | NDArray[np.int16]:
     """The most probable class of every voxel.
 
     Args:
-        network: [1, C, *patch] → logits [1, K, *patch], or several of which the first counts; a
+        network: [B, C, *patch] → logits [B, K, *patch], or several of which the first counts; a
             module in evaluation mode, on whose device the sums are kept.
         image: (C, D, H, W) or (C, H, W), see Image; zeros surround one smaller than the patch.
         patch: the window.
@@ -93,6 +97,8 @@ def segment(
         mirror_axes: spatial axes (0 …); every combination is mirrored, predicted and averaged.
         shape: voxels of the answer over the same field of view; None: those of the image. The
             logits are interpolated linearly, not the class numbers.
+        batch: windows that the network sees at once; on one thread torch convolves a single one
+            several times slower than two.
         memory: bytes of sums to keep at once; one patch of all classes is the least.
 
     Raises:
@@ -102,7 +108,8 @@ def segment(
     size = tuple(image.shape[1:])
     target = size if shape is None else tuple(shape)
     answer = torch.empty(target, dtype=torch.uint8 if classes <= 256 else torch.int16)
-    for block in _blocks(network, image, patch, overlap, classes, mirror_axes, memory):
+    windows = _Windows(network, image, patch, classes, mirror_axes, batch)
+    for block in _blocks(windows, overlap, memory):
         places = [
             _places(*sides) for sides in zip(size, target, block.start, block.stop, strict=True)
         ]
@@ -126,26 +133,19 @@ def logits(
     """
     size = tuple(image.shape[1:])
     answer = torch.empty((classes, *size))
-    for block in _blocks(network, image, patch, overlap, classes, mirror_axes, MEMORY):
+    windows = _Windows(network, image, patch, classes, mirror_axes)
+    for block in _blocks(windows, overlap, MEMORY):
         sides = zip(block.start, block.sums.shape[1:], strict=True)
         own = tuple(slice(start, start + length) for start, length in sides)
         answer[(slice(None), *own)] = block.means.cpu()
     return answer
 
 
-def _blocks(
-    network: Callable[[Tensor], Any],
-    image: Image,
-    patch: Sequence[int],
-    overlap: float,
-    classes: int,
-    mirror_axes: Sequence[int],
-    memory: int,
-) -> Iterator[_Block]:
+def _blocks(windows: _Windows, overlap: float, memory: int) -> Iterator[_Block]:
     """Finished blocks that tile the image."""
-    size, patch = tuple(image.shape[1:]), tuple(patch)
-    _check(size, patch, overlap, mirror_axes)
-    windows = _Windows(network, image, patch, classes, mirror_axes)
+    if not 0 <= overlap < 1:
+        raise ConfigError(f"overlap {overlap}", allowed="from 0 to below 1")
+    size, patch, classes = windows.size, windows.patch, windows.classes
     totals = [_total(n, width, overlap) for n, width in zip(size, patch, strict=True)]
 
     def block(start: tuple[int, ...], stop: tuple[int, ...], sums: Tensor) -> _Block:
@@ -167,8 +167,9 @@ def _blocks(
                     sums[:, plane] = sums[:, done - 1 + plane]
                 sums[:, depth - done + 1 :] = 0
                 base = first - 1
-            for others in product(*(tile.windows for tile in column)):
-                windows.add(sums, (base, *starts), (first, *others))
+            reaching = list(product([first], *(tile.windows for tile in column)))
+            for begin in range(0, len(reaching), windows.batch):
+                windows.add(sums, (base, *starts), reaching[begin : begin + windows.batch])
         yield block((base, *starts), (size[0], *stops), sums[:, : size[0] - base])
 
 
@@ -179,14 +180,16 @@ class _Windows:
         self,
         network: Callable[[Tensor], Any],
         image: Image,
-        patch: tuple[int, ...],
+        patch: Sequence[int],
         classes: int,
         mirror_axes: Sequence[int],
+        batch: int = 1,
     ) -> None:
+        self.size, self.patch, self.classes = tuple(image.shape[1:]), tuple(patch), classes
+        _check(self.size, self.patch, mirror_axes)
         parameters = network.parameters() if isinstance(network, nn.Module) else iter(())
         self.device = next((one.device for one in parameters), torch.device("cpu"))
-        self.network, self.image, self.patch = network, image, patch
-        self.expected = (1, classes, *patch)
+        self.network, self.image, self.batch = network, image, batch
         self.mirrored = [
             axes
             for count in range(1, len(mirror_axes) + 1)
@@ -194,37 +197,36 @@ class _Windows:
         ]
         weights = _outer([_gaussian(width) for width in patch]) / (1 + len(self.mirrored))
         self.weights = weights.to(self.device)
-        self.values = torch.empty((1, image.shape[0], *patch))
+        self.values = torch.empty((batch, image.shape[0], *patch))
 
-    def add(self, sums: Tensor, base: Sequence[int], window: Sequence[int]) -> None:
-        """Add a window to sums that begin at `base`."""
-        _read(self.image, window, self.values)
-        values = self.values.to(self.device)
+    def add(self, sums: Tensor, base: Sequence[int], windows: Sequence[Sequence[int]]) -> None:
+        """Add a batch of windows, or a smaller last one, to sums that begin at `base`."""
+        for window, into in zip(windows, self.values, strict=False):
+            _read(self.image, window, into)
+        values = self.values[: len(windows)].to(self.device)
         found = self._logits(values)
         for axes in self.mirrored:
             found = found + self._logits(values.flip(axes)).flip(axes)
-        there, here = _overlap(window, self.patch, base, sums.shape[1:])
-        sums[(slice(None), *there)].addcmul_(found[(0, slice(None), *here)], self.weights[here])
+        for window, one in zip(windows, found, strict=True):
+            there, here = _overlap(window, self.patch, base, sums.shape[1:])
+            sums[(slice(None), *there)].addcmul_(one[(slice(None), *here)], self.weights[here])
 
     def _logits(self, values: Tensor) -> Tensor:
         found = self.network(values)
         found = found[0] if isinstance(found, list | tuple) else found
-        if found.shape != self.expected:
+        expected = (len(values), self.classes, *self.patch)
+        if found.shape != expected:
             raise ConfigError(
                 f"the network answers {tuple(found.shape)} to {tuple(values.shape)}",
-                allowed=str(self.expected),
+                allowed=str(expected),
             )
         return found.float()
 
 
-def _check(
-    size: tuple[int, ...], patch: tuple[int, ...], overlap: float, mirror_axes: Sequence[int]
-) -> None:
+def _check(size: tuple[int, ...], patch: tuple[int, ...], mirror_axes: Sequence[int]) -> None:
     if len(patch) != len(size) or min(patch) < 1:
         said = f"a patch {patch} for an image of {len(size)} axes"
         raise ConfigError(said, allowed=f"{len(size)} whole numbers of 1 or more")
-    if not 0 <= overlap < 1:
-        raise ConfigError(f"overlap {overlap}", allowed="from 0 to below 1")
     if len(set(mirror_axes)) != len(mirror_axes) or not set(mirror_axes) <= set(range(len(size))):
         raise ConfigError(f"mirror axes {tuple(mirror_axes)}", allowed=f"of 0 to {len(size) - 1}")
 
@@ -259,7 +261,7 @@ def _columns(
     while plane() * least > memory and max(counts) > 1:
         widest = counts.index(max(counts))
         counts[widest] = -(-counts[widest] // 2)
-    depth = min(size[0], max(least, memory // plane()))
+    depth = min(size[0], max(least, min(memory, CACHE) // plane()))
     for column in product(*tiles()):
         yield column, depth
 
@@ -309,9 +311,9 @@ def _overlap(
 
 
 def _read(image: Image, window: Sequence[int], into: Tensor) -> None:
-    """Put the image in a window into [1, C, *patch], with zeros beyond its border."""
-    inside, place = _overlap(window, into.shape[2:], [0] * (into.ndim - 2), image.shape[1:])
-    values = into.numpy()[0]
+    """Put the image in a window into [C, *patch], with zeros beyond its border."""
+    inside, place = _overlap(window, into.shape[1:], [0] * (into.ndim - 1), image.shape[1:])
+    values = into.numpy()
     if any(side.stop - side.start < n for side, n in zip(place, values.shape[1:], strict=True)):
         values.fill(0)
     values[(slice(None), *place)] = image[(slice(None), *inside)]

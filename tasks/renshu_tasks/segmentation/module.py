@@ -131,6 +131,7 @@ class Segmenter(Module):
             len(self.plan.classes),
             options.mirror if options.tta else (),
             shape=shape,
+            batch=self.plan.batch_size,
         ).astype(np.int16, copy=False)
         confidence = self._confidence(image, found)
         self.train(mode)

@@ -127,6 +127,21 @@ def test_the_answer_on_another_spacing_interpolates_the_logits(
     assert (found == expected.argmax(0).numpy()).mean() > 0.9999
 
 
+@pytest.mark.parametrize("batch", [2, 5])
+def test_windows_in_batches_give_the_same_answer(batch: int) -> None:
+    seen: list[int] = []
+    model, image = network(3, 4), picture(1, 30, 33, 22)
+
+    def watched(values: Tensor) -> Tensor:
+        seen.append(len(values))
+        return model(values)
+
+    arguments = (image, (12, 12, 12), 0.5, 4, (0,))
+    found = inference.segment(watched, *arguments, batch=batch)
+    assert max(seen) == batch
+    assert (found == inference.segment(model, *arguments)).mean() > 0.9999
+
+
 def test_deep_supervision_gives_its_finest_answer() -> None:
     class Deep(nn.Module):
         def __init__(self) -> None:
