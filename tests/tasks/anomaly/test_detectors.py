@@ -14,6 +14,7 @@ pytest.importorskip("sklearn", reason='needs pip install "renshu[anomaly]"')
 from renshu.errors import CheckpointError, ConfigError, DataError, RunError
 from renshu_tasks.anomaly.detector import Detector, State, WindowDetector, align, windows_of
 from renshu_tasks.anomaly.detectors import DETECTORS, NEURAL, TRIVIAL, detector_class, make, restore
+from renshu_tasks.anomaly.prequential import prequential
 
 CLASSICAL = [name for name in DETECTORS if name not in NEURAL]
 WINDOWLESS = ("random", "constant", "difference")
@@ -76,6 +77,27 @@ def test_scores_of_a_prefix_are_the_prefix_of_the_scores(name, fitted, broken):
     whole = fitted[name].score(broken, causal=True)
     prefix = fitted[name].score(broken[:450], causal=True)
     np.testing.assert_allclose(prefix, whole[:450], atol=1e-5 if name in NEURAL else 1e-9)
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_score_then_learn(name, fitted, broken, wave):  # pains/anomaly.md row 40
+    x = np.concatenate([wave(600, seed=1), broken[:150]])
+    found = prequential(lambda: small(name), x, 600, every=100)
+    assert found.shape == (150,) and np.isfinite(found).all()
+    before = fitted[name].score(x, causal=True)[600:700]  # nothing learned yet
+    tolerance = 1e-5 * max(1.0, before.max()) if name in NEURAL else 1e-9
+    if name != "random":  # its numbers are those of the call
+        np.testing.assert_allclose(found[:100], before, atol=tolerance)
+
+
+def test_who_learns_again_gets_used_to_a_new_level(wave):
+    x = wave(1600, seed=1)
+    x[800:] += 3
+    scores = prequential(lambda: small("residual_pca"), x, 600, every=200)
+    fixed = small("residual_pca").fit(x[:600]).score(x, causal=True)[600:]
+    assert scores[-150:].mean() < 0.1 * fixed[-150:].mean()
+    with pytest.raises(ConfigError, match="0 points between two fits"):
+        prequential(lambda: small("residual_pca"), x, 600, every=0)
 
 
 @pytest.mark.parametrize("name", DETECTORS)

@@ -13,9 +13,10 @@ pytest.importorskip("pandas", reason='needs pip install "renshu[anomaly]"')
 
 from renshu.errors import DataError
 from renshu_tasks.anomaly.module import AnomalyDetector
-from renshu_tasks.anomaly.online import Online, latencies, replay
+from renshu_tasks.anomaly.online import Online
 from renshu_tasks.anomaly.options import AnomalyOptions
 from renshu_tasks.anomaly.predict import predict
+from renshu_tasks.anomaly.replay import latencies, main, replay
 from renshu_tasks.anomaly.sampling import Holder, Placer
 from renshu_tasks.anomaly.thresholds import Decision, decide
 
@@ -64,7 +65,7 @@ def test_dspot_does_not_learn_from_the_zeros_before_the_first_score(wave):
     ]
     assert not any(verdict.alarm for verdict in verdicts)
     zeros = module.detector.score(x[1300:], causal=True)
-    assert decide(module.decision, zeros)[1][119:].mean() > 0.9  # what learning from them does
+    assert decide(module.decision, zeros)[1][119:200].mean() > 0.9  # what learning from them does
 
 
 def test_a_refused_point_leaves_the_stream_as_it_was(wave):
@@ -176,6 +177,39 @@ def test_a_replay_keeps_its_speed(wave, write_csv):
     start = time.perf_counter()
     assert len(list(replay(trained(wave), file, speed=6000))) == 30
     assert time.perf_counter() - start >= 0.28  # 29 minutes at 6000 times
+
+
+def test_a_replay_reads_the_file_as_the_model_was_trained(wave, write_csv):
+    module = trained(wave, period=10.0, sampling="mean")
+    times = np.sort(np.random.default_rng(0).uniform(0, 1500, 450))
+    labels = np.r_[np.ones(100), np.zeros(350)].astype(int)  # not looked at
+    file = write_csv({"time": times, "other": 0.0, "v": wave(450)[:, 0], "label": labels})
+    points = [one.verdict.score for one in replay(module, file)]
+    rows = list(predict(module, [file], AnomalyOptions()))
+    places = np.floor((times - times[0]) / 10).astype(int)
+    np.testing.assert_allclose([row["score"] for row in rows], np.array(points)[places], atol=1e-9)
+
+
+def test_a_replay_from_the_command_line_tells_alarms_and_latency(
+    wave, write_csv, tmp_path, monkeypatch, capsys
+):
+    from renshu.cli.main import main as renshu
+
+    monkeypatch.chdir(tmp_path)
+    values = wave(800)[:, 0]
+    write_csv({"v": values}, "own.csv")
+    values[600] += 8
+    write_csv({"v": values}, "new.csv")
+    told = ["--data.path", "own.csv", "--model.window", "20", "--trainer.run", "r"]
+    assert renshu(["train", "anomaly", *told]) == 0
+    capsys.readouterr()
+    assert main(["r", "new.csv"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith(("point 600: alarm", "point 601: alarm")) for line in lines)
+    assert lines[-1].startswith("800 points, ") and "p99_ms" in lines[-1]
+    for wrong, said in ([["r", "new.csv", "--speed", "0"], "no speed"], [["x", "a"], "no run"]):
+        assert main(wrong) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_gaps_are_counted_over_pieces():
