@@ -80,12 +80,43 @@ echo "${{#COMPREPLY[@]}} ${{COMPREPLY[0]}}"
     assert not (run_dir / "own").exists()
 
 
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
+def test_zsh_completes(run_dir: Path) -> None:
+    """What is handed to compadd, which keeps what begins as typed and quotes it."""
+    (run_dir / "runs" / "$(touch own)").mkdir(parents=True)
+    (run_dir / "runs" / "$(touch own)" / "config.yaml").touch()
+    script = f"""compdef() {{ }}
+compadd() {{ shift; print -rl -- "$@" }}
+{SCRIPTS["zsh"]}
+words=(renshu train image_classification --data.pa); CURRENT=4; _renshu
+words=(renshu report ''); CURRENT=3; _renshu
+"""
+    lines = shell("zsh", "-f", "-c", script).splitlines()
+    assert "--data.path" in lines
+    assert lines[-1] == "$(touch own)"
+    assert not (run_dir / "own").exists()
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
+def test_fish_completes(run_dir: Path) -> None:
+    (run_dir / "runs" / "$(touch own)").mkdir(parents=True)
+    (run_dir / "runs" / "$(touch own)" / "config.yaml").touch()
+    typed = ("train image_classification --data.pa", "report ", "doc")
+    asked = "\n".join(f"complete -C 'renshu {words}'" for words in typed)
+    lines = shell("fish", "--no-config", "-c", f"{SCRIPTS['fish']}\n{asked}").splitlines()
+    assert {"--data.path", "$(touch own)", "doctor"} <= set(lines)  # and names of files
+    assert not (run_dir / "own").exists()
+
+
 def bash(script: str) -> str:
-    """What a script prints, with the `renshu` of this Python."""
+    """What a script of bash prints."""
+    return shell("bash", "-c", script)
+
+
+def shell(*command: str) -> str:
+    """What a shell prints, with the `renshu` of this Python."""
     home = Path(sys.executable).parent
     environment = os.environ | {"PATH": f"{home}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run(
-        ["bash", "-c", script], capture_output=True, text=True, env=environment, check=False
-    )
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.stderr == ""
     return done.stdout
