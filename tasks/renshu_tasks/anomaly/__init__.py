@@ -25,6 +25,6 @@ task = Task(
     bench=f"{_HERE}.bench.command:run",
     presets={
         "default": {"trainer.max_epochs": 50, "trainer.precision": "auto"},
-        "demo": {"model.name": "cnn", "model.window": 20, "trainer.max_epochs": 20},
+        "demo": {"model.name": "autoencoder", "model.window": 50, "trainer.max_epochs": 20},
     },
 )

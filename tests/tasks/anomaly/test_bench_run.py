@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from renshu_tasks.anomaly.bench.command import run
 from renshu_tasks.anomaly.bench.log import Log
 from renshu_tasks.anomaly.bench.pool import Outcome
 from renshu_tasks.anomaly.bench.runner import Settings, execute, plan, recompute
+from renshu_tasks.anomaly.bench.stored import read_scores, write_scores
 
 FIXED = ("random", "constant", "difference")
 
@@ -82,10 +84,37 @@ def test_figures_from_the_score_files_are_those_of_the_run(finished: Path) -> No
     assert len(again) == len(rows(finished))
     said: list[str] = []
     before = (finished / "rows.csv").read_text()
+    assert {row["evidence"] for row in rows(finished)} == {"code"}
     assert run(["--from-scores", str(finished)], said.append) == 0
     assert said[0].startswith("48 rows computed again")
     assert said[0].endswith("0 differ from before")
-    assert (finished / "rows.csv").read_text() == before
+    assert {row["evidence"] for row in rows(finished)} == {"scores"}
+    assert (finished / "rows.csv").read_text().replace(",scores,", ",code,") == before
+    (finished / "rows.csv").write_text(before)
+
+
+def test_scores_that_were_altered_are_refused(finished: Path, tmp_path: Path) -> None:
+    # pains/anomaly.md row 20
+    folder = shutil.copytree(finished, tmp_path / "handed in")
+    row = rows(folder)[0]
+    scores, about = read_scores(folder, row["key"])
+    assert row["scores"] == about["scores"]  # the table's own word for the file
+    write_scores(folder, row["key"], scores + 1, about)
+    with pytest.raises(DataError, match="not those that the row was measured on"):
+        recompute(folder)
+
+
+def test_detectors_that_learn_again_are_other_jobs(tmp_path: Path) -> None:
+    # pains/anomaly.md row 40
+    data = write_series(tmp_path / "data", 2)
+    told = ["--data", str(data), "--detectors", "zscore,sub_pca"]
+    bench(tmp_path, *told)
+    once = {row["key"]: row for row in rows(tmp_path / "out")}
+    bench(tmp_path, *told, "--retrain", "100")
+    again = {row["key"]: row for row in rows(tmp_path / "out")}
+    assert len(once) == len(again) == 4 and not once.keys() & again.keys()
+    assert {row["retrain"] for row in again.values()} == {"100"}
+    assert all(float(row["vus_pr"]) > 0.1 for row in again.values())
 
 
 def test_another_mode_is_computed_for_all_rows_and_never_mixed(finished: Path) -> None:

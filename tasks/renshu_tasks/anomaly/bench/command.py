@@ -67,6 +67,7 @@ def _run(folder: Path, asked: argparse.Namespace, tell: Tell) -> list[Row]:
         seeds=asked.seeds,
         mode=asked.mode or "exact",
         budget=asked.false_alarms,
+        retrain=asked.retrain,
     )
     jobs = plan(chosen, settings)
     tell(
@@ -120,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--mode", choices=tuple(MODES), help="of VUS; default: exact")
     parser.add_argument("--figure", default="vus_pr", help="what ranks; default: %(default)s")
     parser.add_argument("--false-alarms", type=float, default=0.001, help="budget of the threshold")
+    parser.add_argument("--retrain", type=_count, default=0, help="fit again after N points")
     parser.add_argument("--workers", type=_count, default=2, help="processes; default: 2")
     parser.add_argument("--seconds", type=float, default=600, help="limit of a job; default: 600")
     parser.add_argument("--memory", type=_count, default=4096, help="limit of a job, MB")

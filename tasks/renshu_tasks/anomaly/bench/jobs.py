@@ -16,10 +16,16 @@ from renshu.errors import DataError
 from renshu_tasks.anomaly.bench.figures import FIGURES, figures
 from renshu_tasks.anomaly.bench.log import Row
 from renshu_tasks.anomaly.bench.sources import Source
-from renshu_tasks.anomaly.bench.stored import labels_digest, write_scores, write_series
+from renshu_tasks.anomaly.bench.stored import (
+    array_digest,
+    labels_digest,
+    write_scores,
+    write_series,
+)
 from renshu_tasks.anomaly.detector import Detector, Scores
 from renshu_tasks.anomaly.detectors import detector_class, make
 from renshu_tasks.anomaly.metrics.window import metric_window
+from renshu_tasks.anomaly.prequential import prequential
 from renshu_tasks.anomaly.series import Series
 from renshu_tasks.anomaly.thresholds import conformal_threshold
 
@@ -28,6 +34,10 @@ HELD_OUT = 0.2
 
 OWN_WINDOW = ("usad", "spectral_residual")
 """Detectors that are defined with a window of their own; others get the period."""
+
+
+CODE, SCORES = "code", "scores"
+"""What stands behind a row: code that was run here, or no more than scores that were handed in."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,7 @@ class Job:
         seed: 0 for detectors that draw nothing.
         mode: of VUS.
         budget: share of normal points that may be alarmed, for the threshold.
+        retrain: points after which the detector is fitted again; 0: never, and it may look ahead.
         folder: where the benchmark keeps its files.
         code: digest of the task's source files.
         commit: of the repository, or the version.
@@ -50,6 +61,7 @@ class Job:
     seed: int
     mode: str
     budget: float
+    retrain: int
     folder: str
     code: str
     commit: str
@@ -58,7 +70,8 @@ class Job:
     def key(self) -> str:
         """The same for the same series, labels, detector, seed, settings and code."""
         data = (self.source.name, self.source.stamp, self.source.part)
-        parts = (data, self.detector, self.seed, self.mode, self.budget, self.code)
+        parts = (data, self.detector, self.seed, self.mode, self.budget, self.retrain)
+        parts += (self.code,)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:20]
 
     def row(self) -> Row:
@@ -73,6 +86,8 @@ class Job:
             "seed": self.seed,
             "mode": self.mode,
             "budget": self.budget,
+            "retrain": self.retrain,
+            "evidence": CODE,
             "commit": self.commit,
             "code": self.code,
             "reason": None,
@@ -97,12 +112,16 @@ def run_job(job: Job) -> Row:
     detector = _detector(job, series)
     start = time.perf_counter()
     scores, threshold = _scores(detector, series, job.budget)
+    if job.retrain and series.train_end:
+        make_one, end = lambda: _detector(job, series), series.train_end
+        scores = prequential(make_one, series.values, end, job.retrain)
     seconds = time.perf_counter() - start
     found |= {
         "parameters": detector.parameters(),
         "threshold": threshold,
         "seconds": seconds,
         "points_a_second": len(series) / seconds,
+        "scores": array_digest(scores),
     }
     found |= measure(found, scores, series)
     write_scores(folder, job.key, scores, found)

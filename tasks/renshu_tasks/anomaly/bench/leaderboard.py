@@ -205,7 +205,8 @@ def _failures(rows: Sequence[Row]) -> Section:
 
 
 def _settings(rows: Sequence[Row]) -> Section:
-    names = ("mode", "budget", "commit", "code", "window_rule", "protocol", "origin", "part")
+    names = ("mode", "budget", "retrain", "evidence", "commit", "code", "window_rule")
+    names += ("protocol", "origin", "part")
     body = []
     for name in names:
         values = sorted({str(row[name]) for row in rows if row.get(name) is not None})

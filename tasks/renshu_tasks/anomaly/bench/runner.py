@@ -12,7 +12,7 @@ from pathlib import Path
 
 from renshu.errors import DataError
 from renshu.loggers.files import write_atomically
-from renshu_tasks.anomaly.bench.jobs import Job, failed, measure, run_job, seeded
+from renshu_tasks.anomaly.bench.jobs import SCORES, Job, failed, measure, run_job, seeded
 from renshu_tasks.anomaly.bench.log import Log, Row, locked
 from renshu_tasks.anomaly.bench.pool import Pool
 from renshu_tasks.anomaly.bench.sources import Source
@@ -35,6 +35,7 @@ class Settings:
         seeds: so many runs of detectors that draw random numbers.
         mode: of VUS: one for the whole table.
         budget: share of normal points that may be alarmed.
+        retrain: points after which a detector is fitted again, see `prequential`; 0: never.
     """
 
     folder: Path
@@ -42,6 +43,7 @@ class Settings:
     seeds: int = 3
     mode: str = "exact"
     budget: float = 0.001
+    retrain: int = 0
 
 
 def plan(sources: Sequence[Source], settings: Settings) -> list[Job]:
@@ -59,6 +61,7 @@ def plan(sources: Sequence[Source], settings: Settings) -> list[Job]:
             seed=seed,
             mode=settings.mode,
             budget=settings.budget,
+            retrain=settings.retrain,
             folder=str(settings.folder),
             code=code,
             commit=commit,
@@ -115,7 +118,7 @@ def recompute(folder: Path, mode: str | None = None) -> tuple[list[Row], int]:
         new = row | {"mode": mode or row["mode"]}
         new |= measure(new, scores, read_stored(folder, row))
         changed += new != row
-        rows.append(new)
+        rows.append(new | {"evidence": SCORES})
     if not rows:
         raise DataError(
             "there are no score files here",

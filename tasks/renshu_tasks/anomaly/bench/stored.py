@@ -61,8 +61,12 @@ def read_stored(folder: Path, row: Row) -> Series:
 
 def labels_digest(series: Series) -> str:
     """SHA-256 of the labels behind the training part."""
-    labels = np.asarray(series.labels)[series.train_end :]
-    return hashlib.sha256(labels.tobytes()).hexdigest()[:16]
+    return array_digest(np.asarray(series.labels)[series.train_end :])
+
+
+def array_digest(array: np.ndarray) -> str:
+    """SHA-256 of an array's bytes: what a table says of a file that was handed in with it."""
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
 
 
 def write_scores(folder: Path, key: str, scores: Scores, row: Row) -> None:
@@ -71,8 +75,15 @@ def write_scores(folder: Path, key: str, scores: Scores, row: Row) -> None:
 
 
 def read_scores(folder: Path, key: str) -> tuple[Scores, Row]:
-    """A job's scores and row. Raises DataError for a file that is missing or damaged."""
-    arrays, row = _read(_path(folder / "scores", key))
+    """A job's scores and row. Raises DataError for a file that is missing, damaged or altered."""
+    path = _path(folder / "scores", key)
+    arrays, row = _read(path)
+    if array_digest(arrays["scores"]) != row["scores"]:
+        raise DataError(
+            "the scores are not those that the row was measured on",
+            where=path,
+            allowed=f"scores with the digest {row['scores']}",
+        )
     return arrays["scores"], row
 
 
