@@ -57,6 +57,7 @@ def finish(project: Path) -> bool:
             target.unlink(missing_ok=True)
             _remove_empty(target.parent, project)
         elif (journal / name).is_file():  # else it was moved before the stop
+            target = target.resolve()  # a link stays one, and what it leads to is renewed
             target.parent.mkdir(parents=True, exist_ok=True)
             if target.is_file():
                 shutil.copymode(target, journal / name)

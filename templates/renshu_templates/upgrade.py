@@ -81,8 +81,9 @@ def _change(
         if base is not None:
             return None if theirs is None else Change(path, "kept", why="you deleted it")
         return Change(path, "new", theirs)
-    crlf = b"\r\n" in ours
-    plain = ours.replace(b"\r\n", b"\n")
+    # A checkout with CRLF has it on every line; in a mixed file each line stays as it is.
+    crlf = b"\n" in ours and ours.count(b"\r\n") == ours.count(b"\n")
+    plain = ours.replace(b"\r\n", b"\n") if crlf else ours
     if plain == theirs:
         return None
     if theirs is None:

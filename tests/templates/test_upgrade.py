@@ -247,6 +247,28 @@ def test_a_checkout_with_crlf_merges_and_keeps_its_ends_of_lines(
             assert content.count(b"\r\n") == content.count(b"\n"), path
 
 
+def test_in_a_file_of_mixed_ends_of_lines_each_line_keeps_its_own(
+    versions: tuple[Template, Template], project: Path
+) -> None:
+    edit(project / "README.md", "# rivers\n", "# rivers\r\n")
+    before = (project / "README.md").read_bytes()
+    assert upgrade(versions[1], project)["README.md"] == "merged"
+    after = (project / "README.md").read_bytes()
+    assert after == before.replace(b"## Start", b"## Begin")
+    assert after.count(b"\r\n") == 1
+
+
+def test_a_link_inside_the_project_stays_one(
+    versions: tuple[Template, Template], project: Path
+) -> None:
+    (project / "settings").mkdir()
+    (project / "config.yaml").rename(project / "settings" / "mine.yaml")
+    (project / "config.yaml").symlink_to("settings/mine.yaml")
+    assert upgrade(versions[1], project)["config.yaml"] == "clean"
+    assert (project / "config.yaml").is_symlink()
+    assert "width: 96" in (project / "settings" / "mine.yaml").read_text(encoding="utf-8")
+
+
 def test_an_answer_is_changed_and_changed_back(template: Template, tmp_path: Path) -> None:
     made = template.create(template.complete({"name": "rivers"}), tmp_path)
     before = tree(made)
