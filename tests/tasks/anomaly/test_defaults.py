@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from renshu.errors import ConfigError
+from renshu_tasks.anomaly import task
 from renshu_tasks.anomaly.defaults import Device, describe_device, precision, resolve
+from renshu_tasks.anomaly.options import ModelOptions
 
 CPU = Device("cpu", "CPU")
 
@@ -46,3 +54,37 @@ def test_unknown_devices_are_refused():
 
 def test_the_processor_is_found():
     assert describe_device("cpu").kind == "cpu" and precision("cpu") == "32-true"
+
+
+def test_the_default_detector_and_the_demos_network_are_the_best_on_tuning_series():
+    """As benchmarks/anomaly_choice.py found; another default needs another run of it."""
+    results = Path(__file__).parents[3] / "benchmarks" / "results" / "anomaly_choice.json"
+    if not results.is_file():
+        pytest.skip("the results of benchmarks are not beside these tests")
+    default, network = json.loads(results.read_text(encoding="utf-8"))["rows"]
+    assert _best(default) == ModelOptions().name
+    demo = task.presets["demo"]
+    assert _best(network) == f"{demo['model.name']} with window {demo['model.window']}"
+
+
+def _best(row: dict[str, Any]) -> str:
+    """What was the default when it was measured, or the other that was better."""
+    if row["renshu"] >= row["peer"]:
+        return row["what"].rpartition(", ")[2]
+    return row["peer_version"]
+
+
+def test_classical_detectors_import_neither_torch_nor_a_compiler():
+    """Nothing of CUDA or of a compiler can fail where it is not used."""
+    # pains/anomaly.md rows 15, 16, 23
+    pytest.importorskip("sklearn", reason='needs pip install "renshu[anomaly]"')
+    code = (
+        "import sys; import numpy as np;"
+        "from renshu_tasks.anomaly.detectors import DETECTORS, NEURAL, make;"
+        "found = {name: make(name) for name in DETECTORS if name not in NEURAL};"
+        "x = np.sin(np.arange(700.0) / 4)[:, None];"
+        "found['matrix_profile'].fit(x).score(x);"
+        "print(sorted({'torch', 'numba', 'stumpy', 'jpype'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -25,6 +25,7 @@ def test_one_event_and_three_events():
 
 
 def test_an_altered_file_is_refused(tmp_path):
+    # pains/anomaly.md row 32
     text = demo_file("uni_ds").read_text()
     (tmp_path / "x.csv").write_text(text.replace("330.5", "331.5", 1))
     with pytest.raises(DataError, match="not the file that was checked"):

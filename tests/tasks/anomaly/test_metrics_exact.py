@@ -126,6 +126,7 @@ def test_what_has_no_figure_is_refused() -> None:
 
 
 def test_events_at_every_density_cost_no_more_than_the_points() -> None:
+    # pains/anomaly.md row 21
     """Half of the points anomalous, single-point events: nothing is quadratic."""
     labels = np.arange(200_000) % 2
     pr, roc = vus(labels, np.random.default_rng(0).random(200_000), 4)
