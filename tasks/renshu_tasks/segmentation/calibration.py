@@ -35,14 +35,18 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     return math.exp(found.x) if found.fun < loss(0.0) else 1.0
 
 
-def best_threshold(scores: Tensor, labels: Tensor) -> float:
-    """The threshold, in hundredths, on `scores` [N] with the best Dice for `labels` [N] of 0 and 1.
+def count_scores(scores: Tensor, labels: Tensor) -> Tensor:
+    """int64 [2, 100]: how many of `scores` [N] fall in each hundredth; of `labels` 0, and 1."""
+    places = (scores.double() * 100).floor().long().clamp(0, 99)
+    return torch.stack([torch.bincount(places[labels == one], minlength=100) for one in (0, 1)])
+
+
+def best_threshold(counts: Tensor) -> float:
+    """The threshold, in hundredths, with the best Dice for what `count_scores` counted.
 
     Of several equally good ones the nearest to 0.5; without a positive voxel it is 0.5.
     """
-    places = (scores.double() * 100).floor().long().clamp(0, 99)
-    positives = torch.bincount(places[labels > 0], minlength=100)
-    everything = torch.bincount(places, minlength=100)
+    positives, everything = counts[1], counts.sum(0)
     # From each threshold upwards: what is called positive, and what of it is.
     hits, called = (counts.flip(0).cumsum(0).flip(0) for counts in (positives, everything))
     dice = 2 * hits / (called + positives.sum()).clamp_min(1)

@@ -276,11 +276,29 @@ class SegmentationData(DataModule):
                         allowed=", ".join(f"{k} ({classes[k]})" for k in sorted(trained)),
                         mend="add training cases that show it, or another --data.split_seed",
                     )
+        self._refuse_annotations(len(classes))
         if not trained:
             raise DataError(
                 "all training masks are empty", where=self.source.where, allowed="a class above 0"
             )
         return list(classes)
+
+    def _refuse_annotations(self, classes: int) -> None:
+        """A case lists classes that exist, and all that its mask holds."""
+        for record, facts in zip(self.records, self.facts, strict=True):
+            if record.annotated is None:
+                continue
+            listed = set(record.annotated)
+            for said, wrong in (
+                ("no class has the number", sorted(n for n in listed if n >= classes)),
+                ("the mask holds a class that is not listed:", sorted(facts.shown - listed - {0})),
+            ):
+                if wrong:
+                    raise DataError(
+                        f"{said} {wrong[0]}",
+                        where=f"{self.source.where}, {record.id}, annotated",
+                        allowed=f"of 0 to {classes - 1}, all that the mask holds",
+                    )
 
     def _refuse_mixed(self) -> None:
         """All cases have as many axes and channels, and a mask."""

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from renshu_tasks.common.files import write_json
-from renshu_tasks.segmentation import calibration, metrics
+from renshu_tasks.segmentation import calibration, inference, metrics
 from renshu_tasks.segmentation import fingerprint as fp
 from renshu_tasks.segmentation.case import IGNORE, Case
+from renshu_tasks.segmentation.prepare import prepare
 from renshu_tasks.segmentation.readers import read_scan
 from renshu_tasks.segmentation.writing import write_mask
 
@@ -57,11 +58,40 @@ def calibrate(module: Segmenter, data: SegmentationData) -> None:
     logits, labels = collect(module, data, "val")
     if options.calibrate:
         module.temperature.fill_(calibration.fit_temperature(logits, labels))
-    if len(data.classes) == 2 and isinstance(options.threshold, str):
-        scores = (logits / module.temperature.cpu()).softmax(1)[:, 1]
-        module.threshold.fill_(calibration.best_threshold(scores, labels))
-    elif not isinstance(options.threshold, str):
+    if options.threshold != "dice":
         module.threshold.fill_(options.threshold)
+    elif len(data.classes) == 2:
+        module.threshold.fill_(calibration.best_threshold(_whole_scores(module, data)))
+
+
+def _whole_scores(module: Segmenter, data: SegmentationData) -> Tensor:
+    """`calibration.count_scores` over the whole validation cases.
+
+    Not over patches: half of them are laid around the structure, where it is far more frequent.
+    """
+    options, plan = module.training_options, module.plan
+    counts = torch.zeros(2, 100, dtype=torch.int64)
+    mode = module.training
+    module.eval()
+    for case in data.cases("val"):
+        if case.annotated is not None and 1 not in case.annotated:
+            continue
+        prepared = prepare(case, plan)
+        assert prepared.mask is not None
+        logits = inference.logits(
+            module.network,
+            prepared.image,
+            plan.patch,
+            options.overlap,
+            2,
+            options.mirror if options.tta else (),
+        )
+        mask = torch.from_numpy(prepared.mask)
+        known = mask != IGNORE
+        scores = (logits / module.temperature.cpu()).softmax(0)[1]
+        counts += calibration.count_scores(scores[known], mask[known])
+    module.train(mode)
+    return counts
 
 
 def evaluate(

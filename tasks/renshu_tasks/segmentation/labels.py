@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from renshu.errors import DataError
+from renshu.errors import ConfigError, DataError
 from renshu_tasks.segmentation.case import IGNORE
 
 NEAR = 1e-3
@@ -24,7 +24,7 @@ def class_numbers(
 
     Without a map the stored numbers are the class numbers; with one, values that it lacks are
     refused. Raises DataError for values that are no whole numbers (a mask that was resampled or a
-    grey picture), negative or beyond what a class can be.
+    grey picture), negative or beyond what a class can be, and ConfigError for such a map.
     """
     whole = whole_numbers(values, where)
     found = np.unique(whole)
@@ -33,6 +33,12 @@ def class_numbers(
         wrong = kept[(kept < 0) | (kept >= MOST_CLASSES)]
         allowed, mend = f"0 to {MOST_CLASSES - 1}", suggest_map(kept)
     else:
+        if outside := [n for n in label_map.values() if not 0 <= n < MOST_CLASSES]:
+            raise ConfigError(
+                f"{outside[0]} is no class number",
+                where="data.label_map",
+                allowed=f"0 to {MOST_CLASSES - 1}",
+            )
         wrong = np.setdiff1d(kept, list(label_map))
         allowed, mend = ", ".join(map(str, label_map)), "add them to --data.label_map"
     if len(wrong):

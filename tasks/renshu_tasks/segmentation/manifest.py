@@ -37,6 +37,10 @@ def from_csv(path: Path, options: DataOptions) -> Source:
         if name in ids:
             raise DataError(f"{name} is listed twice", where=at)
         ids.add(name)
+        if row.get("patient") == "":
+            raise DataError(
+                "the patient is missing", where=at, mend="name it in every row, or drop the column"
+            )
         records.append(
             Record(
                 stem(Path(name)) if len({stem(Path(i)) for i in ids}) == len(ids) else name,

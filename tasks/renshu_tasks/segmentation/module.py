@@ -143,10 +143,10 @@ class Segmenter(Module):
 
         1 where the mask is empty. One patch, so that neither memory nor time grow.
         """
-        inside = np.argwhere(found > 0)
-        if not len(inside):
+        inside = found > 0
+        if not inside.any():
             return 1.0
-        centre = (inside.mean(0) + 0.5) / found.shape * image.shape[1:]
+        centre = (_centre(inside) + 0.5) / found.shape * image.shape[1:]
         cut = [slice(None)]
         for middle, width, size in zip(centre, self.plan.patch, image.shape[1:], strict=True):
             start = int(np.clip(middle - width // 2, 0, max(size - width, 0)))
@@ -267,6 +267,13 @@ class Segmenter(Module):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+
+def _centre(inside: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """The mean place of what is inside, along each axis; without a list of all places."""
+    axes = range(inside.ndim)
+    counts = [inside.sum(tuple(other for other in axes if other != axis)) for axis in axes]
+    return np.array([np.average(np.arange(len(count)), weights=count) for count in counts])
 
 
 class _Decisive(torch.nn.Module):

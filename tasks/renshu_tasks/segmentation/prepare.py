@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,23 +44,41 @@ def prepare(case: Case, plan: Plan) -> Prepared:
     mask = case.mask
     if mask is not None:
         mask = geometry.resample_mask(mask, case.affine, shape, affine)
-    channels = zip(image, plan.intensities, strict=True)
-    normal = np.stack([normalise(channel, how) for channel, how in channels])
+    normal = np.empty(image.shape, np.float32)
+    for channel, how, into in zip(image, plan.intensities, normal, strict=True):
+        normalise(channel, how, into)
     return Prepared(normal, affine, None if mask is None else np.ascontiguousarray(mask))
 
 
-def normalise(channel: NDArray[np.float32], how: Intensity) -> NDArray[np.float32]:
-    """One channel, float32 of any shape, with mean near 0 and deviation near 1."""
-    if how.kind == "none":
-        return channel
+def normalise(channel: NDArray[np.float32], how: Intensity, into: NDArray[np.float32]) -> None:
+    """Write one channel, float32 of any shape, with mean near 0 and deviation near 1.
+
+    Plane by plane: a volume may be so large that memory holds it twice, but not four times.
+    """
     if how.kind == "dataset":
-        return (np.clip(channel, how.low, how.high) - how.mean) / np.float32(how.std)
-    inside = channel[channel != 0] if how.kind == "nonzero" else channel
-    if not inside.size:
-        return channel
-    mean, std = inside.mean(dtype=np.float64), inside.std(dtype=np.float64)
-    scaled = (channel - np.float32(mean)) / np.float32(std if std > 0 else 1.0)
-    return np.where(channel != 0, scaled, np.float32(0)) if how.kind == "nonzero" else scaled
+        for plane, out in zip(channel, into, strict=True):
+            out[...] = (np.clip(plane, how.low, how.high) - how.mean) / np.float32(how.std)
+        return
+    mean, std = (0.0, 1.0) if how.kind == "none" else _moments(channel, how.kind == "nonzero")
+    for plane, out in zip(channel, into, strict=True):
+        out[...] = (plane - np.float32(mean)) / np.float32(std)
+        if how.kind == "nonzero":
+            out[plane == 0] = 0
+
+
+def _moments(channel: NDArray[np.float32], nonzero: bool) -> tuple[float, float]:
+    """Mean and standard deviation, in float64; 0 and 1 where there is nothing to measure."""
+
+    def total(of: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> float:
+        planes = (plane[plane != 0] if nonzero else plane for plane in channel)
+        return float(sum(of(plane.astype(np.float64)).sum() for plane in planes))
+
+    count = total(np.ones_like)
+    if not count:
+        return 0.0, 1.0
+    mean = total(np.positive) / count
+    std = math.sqrt(total(lambda values: (values - mean) ** 2) / count)
+    return mean, std or 1.0
 
 
 def padded(prepared: Prepared, patch: tuple[int, ...]) -> Prepared:

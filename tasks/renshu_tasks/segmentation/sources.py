@@ -118,7 +118,7 @@ def with_patients(source: Source, options: DataOptions) -> Source:
         ) from error
     records = []
     for record in source.records:
-        match = pattern.search(record.id)
+        match = pattern.search(record.id.removeprefix(f"{record.part}/"))
         if match is None or not match.groups():
             raise ConfigError(
                 f"the pattern {options.patient_pattern!r} finds no patient in {record.id!r}",

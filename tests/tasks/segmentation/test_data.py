@@ -16,7 +16,8 @@ from renshu_tasks.segmentation.case import IGNORE, Case
 from renshu_tasks.segmentation.data import SegmentationData, check
 from renshu_tasks.segmentation.options import DataOptions, ModelOptions, SegmentationOptions
 from renshu_tasks.segmentation.patches import Patches
-from renshu_tasks.segmentation.prepare import Prepared, padded, prepare
+from renshu_tasks.segmentation.plan import Intensity
+from renshu_tasks.segmentation.prepare import Prepared, normalise, padded, prepare
 from renshu_tasks.segmentation.records import Record, Source
 from renshu_tasks.segmentation.sources import find
 
@@ -40,6 +41,32 @@ def test_data_in_three_parts_with_plan_and_fingerprint(tmp_path: Path, write_cas
     assert set(data.fingerprint()["test"]) == {"files", "bytes", "sha256", "ids"}
     train = {data.records[row].id for row in data.parts["train"]}
     assert not train & set(data.fingerprint()["test"]["ids"])
+
+
+@pytest.mark.parametrize(
+    ("annotated", "said"), [("1", "not listed: 2"), ("1|2|7", "no class has the number 7")]
+)
+def test_what_contradicts_the_annotated_classes_is_refused(
+    tmp_path: Path, write_cases: Write, annotated: str, said: str
+) -> None:
+    write_cases(tmp_path, 8)
+    rows = [f"images/p{n}.nii.gz,labels/p{n}.nii.gz,{annotated * (n == 3)}" for n in range(8)]
+    (tmp_path / "t.csv").write_text("\n".join(["image,mask,annotated", *rows]))
+    with pytest.raises(DataError, match=said) as raised:
+        built(tmp_path / "t.csv")
+    assert "p3, annotated" in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", ["case", "nonzero"])
+def test_intensities_are_normalised_plane_by_plane_as_at_once(kind: str) -> None:
+    random = np.random.default_rng(0)
+    values = random.normal(1000, 7, (9, 8, 7)).astype(np.float32)
+    values[random.random(values.shape) < 0.3] = 0
+    found = np.empty_like(values)
+    normalise(values, Intensity(kind), found)  # type: ignore[arg-type]
+    inside = values != 0 if kind == "nonzero" else np.ones(values.shape, bool)
+    expected = (values - values[inside].mean(dtype=float)) / values[inside].std(dtype=float)
+    np.testing.assert_allclose(found, np.where(inside, expected, 0), atol=1e-4)
 
 
 def test_check_data_says_all_before_training(tmp_path: Path, write_cases: Write) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from renshu.errors import DataError
+from renshu.errors import ConfigError, DataError
 from renshu_tasks.segmentation.case import IGNORE
 from renshu_tasks.segmentation.labels import check_consecutive, class_numbers
 
@@ -29,6 +29,12 @@ def test_values_are_mapped_only_when_told() -> None:
     np.testing.assert_array_equal(mapped, [0, 1, 1])
     with pytest.raises(DataError, match="value 7"):
         class_numbers(np.array([0, 7]), "m", {0: 0, 255: 1}, None)
+
+
+@pytest.mark.parametrize("number", [-1, 70_000])
+def test_a_map_to_no_class_is_refused(number: int) -> None:
+    with pytest.raises(ConfigError, match=f"{number} is no class number"):
+        class_numbers(np.array([0, 255]), "m", {0: 0, 255: number}, None)
 
 
 def test_a_gap_offers_the_map_that_closes_it() -> None:

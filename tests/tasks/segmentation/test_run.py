@@ -15,8 +15,10 @@ import torch
 from PIL import Image
 
 from renshu.cli.main import main
+from renshu_tasks.segmentation import inference
 from renshu_tasks.segmentation.data import SegmentationData
 from renshu_tasks.segmentation.defaults import Device
+from renshu_tasks.segmentation.evaluation import calibrate
 from renshu_tasks.segmentation.module import Segmenter, build
 from renshu_tasks.segmentation.module import callbacks as module_callbacks
 from renshu_tasks.segmentation.options import (
@@ -25,6 +27,7 @@ from renshu_tasks.segmentation.options import (
     SegmentationOptions,
     TrainingOptions,
 )
+from renshu_tasks.segmentation.prepare import prepare
 from renshu_tasks.segmentation.sources import find
 
 Write = Callable[..., Path]
@@ -133,6 +136,7 @@ def test_the_exported_folder_answers_like_the_run(run: Path, tmp_path: Path) -> 
     assert told["largest_difference"] <= 1e-4
     text = (tmp_path / "out" / "model.py").read_text()
     assert "renshu" not in text
+    assert told["metric"]["dice"][0] > 0.8  # of whole masks, on the grid of the scans
     about = json.loads((tmp_path / "out" / "model.json").read_text())
     assert about["purpose"] == "Research use, not a medical device."
 
@@ -232,7 +236,7 @@ def test_two_classes_are_decided_at_the_threshold(tmp_path: Path, write_cases: W
     options = SegmentationOptions(
         data=DataOptions(path=str(folder), label_map={"0": 0, "1": 1, "2": 1}),
         model=ModelOptions(depth=3, width=4),
-        training=TrainingOptions(threshold=0.3),
+        training=TrainingOptions(calibrate=False),
     )
     data = SegmentationData(find(options.data), options)
     assert data.classes == ["background", "class 1"]
@@ -244,6 +248,21 @@ def test_two_classes_are_decided_at_the_threshold(tmp_path: Path, write_cases: W
         chosen = module.decisive(image).argmax(1)
         expected = module.probabilities(image)[:, 1] >= 0.3
     assert torch.equal(chosen.bool(), expected)
+
+    # "dice": the best on the whole validation cases, on the grid of the network
+    module.temperature.fill_(1.0)
+    calibrate(module, data)
+    threshold = float(module.threshold)
+    hits = {one: [0, 0] for one in (threshold, 0.2, 0.4, 0.5, 0.6, 0.8)}
+    for case in data.cases("val"):
+        ready = prepare(case, data.plan)
+        logits = inference.logits(module, ready.image, data.plan.patch, 0.5, 2)
+        for one, counted in hits.items():
+            found, truth = logits.softmax(0)[1].numpy() >= one, ready.mask == 1
+            counted[0] += 2 * int((found & truth).sum())
+            counted[1] += int(found.sum() + truth.sum())
+    dice = {one: both / total for one, (both, total) in hits.items()}
+    assert dice[threshold] == max(dice.values())
 
 
 @pytest.mark.slow

@@ -119,6 +119,15 @@ def test_a_wrong_row_is_named_with_its_line(
     assert "line 2" in str(raised.value)
 
 
+def test_a_row_without_its_patient_is_named(tmp_path: Path, write_cases: Write) -> None:
+    write_cases(tmp_path, 2)
+    rows = ("image,mask,patient", *(f"images/p{n}.nii.gz,labels/p{n}.nii.gz," for n in (0, 1)))
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    with pytest.raises(DataError, match="patient is missing") as raised:
+        find(DataOptions(path=str(tmp_path / "t.csv")))
+    assert "line 2" in str(raised.value)
+
+
 def test_a_missing_column_offers_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("images,mask\na,b\n")
     with pytest.raises(DataError, match="did you mean 'images'"):
@@ -130,6 +139,10 @@ def test_a_patient_pattern_must_match_every_case(tmp_path: Path, write_cases: Wr
     folder = write_cases(tmp_path, 2)
     records = find(DataOptions(path=str(folder), patient_pattern=r"^(p)\d")).records
     assert [record.patient for record in records] == ["p", "p"]
+    for part in ("train", "test"):
+        write_cases(tmp_path / "parted" / part, 1)
+    parted = find(DataOptions(path=str(tmp_path / "parted"), patient_pattern=r"^(p\d)")).records
+    assert [record.patient for record in parted] == ["p0", "p0"]  # whatever part they lie in
     with pytest.raises(ConfigError, match="finds no patient in 'p0'"):
         find(DataOptions(path=str(folder), patient_pattern=r"^(sub)"))
     with pytest.raises(ConfigError, match="no regular expression"):
