@@ -30,6 +30,7 @@ READS = {
     "types": (f"{NAME}/*.py",),
     "tests": ("config.yaml", f"{NAME}/*.py", "tests/*.py"),
     "training": LEARNING,
+    "results": LEARNING,
     "notebook": (*LEARNING, "notebooks/*"),
 }
 """The files that the long steps depend on."""
@@ -70,6 +71,7 @@ class Workshop:
             "types": self.types,
             "tests": self.tests,
             "training": self.training,
+            "results": self.results,
             "notebook": self.notebook,
         }
         for name in steps or methods:
@@ -110,7 +112,7 @@ class Workshop:
         self.module(project, "pytest", "-q", "-p", "no:cacheprovider")
 
     def training(self, project: Path) -> None:
-        """A short run with the embedded data reaches what the template names; then its commands."""
+        """A short run with the embedded data reaches what the template names."""
         # pains/templates.md row 28
         wanted = self.template.about["test"]
         self.module(project, f"{NAME}.train", *wanted["train"], "--trainer.run", "short")
@@ -118,6 +120,9 @@ class Workshop:
         reached = figure(json.loads(measured.read_text(encoding="utf-8")), wanted["metric"])
         assert reached >= wanted["least"], f"{wanted['metric']} {reached}"
         assert (project / "runs" / "short" / "report.html").is_file()
+
+    def results(self, project: Path) -> None:
+        """The commands that take the run of the training before."""
         if task := self.template.about.get("task"):
             self.module(project, "renshu", "evaluate", "runs/short")
             for form in find_task(task).exports:
