@@ -74,6 +74,7 @@ def test_the_matrix_profile_is_the_plain_one(wave):
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(1200)
 @pytest.mark.filterwarnings("ignore")  # of numba, which compiles for a minute
 def test_the_matrix_profile_is_that_of_stumpy(wave):
     stumpy = pytest.importorskip("stumpy")
