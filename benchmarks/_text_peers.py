@@ -78,6 +78,7 @@ def without_padding(model: nn.Module, ids: Ids, sizes: Iterable[tuple[int, int]]
     The texts are one stream, cut into rows of equal length: of each batch of (texts, real tokens)
     as many rows, as long as the mean of its texts.
     """
+    model.train()  # with dropout, as the others; a loaded model is in evaluation mode
     stream = torch.tensor([token for text in ids for token in text])
     batches = [(texts, max(1, round(tokens / texts))) for texts, tokens in sizes]
     optimizer = torch.optim.AdamW(model.parameters(), RATE, weight_decay=DECAY, fused=True)

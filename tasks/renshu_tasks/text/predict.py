@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 WINDOW = 4096
 """So many texts are read, sorted by length, and put back in order."""
 
-TOKENS = 8192
-"""Most tokens a batch, padding included."""
+TOKENS = 2048
+"""Most tokens a batch, padding included: more leave a processor's cache and take longer."""
 
 Read = tuple[str, dict[str, Any], str]
 """Where a text stands, its columns, and what is wrong with it ("" for nothing)."""
