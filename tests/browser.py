@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -14,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
+from programs import program
 
 FLAGS = (
     "--headless=new",
@@ -163,14 +162,7 @@ class Page:
 @contextmanager
 def chromium(profile: Path) -> Iterator[Browser]:
     """The installed Chromium. Without one the test is skipped, in CI it fails."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    executable = next(filter(None, map(shutil.which, names)), None)
-    if executable is None:
-        message = "chromium is not installed: .ci/system-packages installs it"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    browser = Browser(executable, profile)
+    browser = Browser(program("chromium", "chromium-browser", "google-chrome"), profile)
     try:
         yield browser
     finally:

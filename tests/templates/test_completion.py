@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from programs import program
 from renshu.cli.completion import SCRIPTS, following
 from renshu.cli.main import COMMANDS
 
@@ -45,14 +45,12 @@ def test_a_script_for_each_shell_and_no_other(renshu: Run) -> None:
 
 @pytest.mark.parametrize("shell", SCRIPTS)
 def test_each_shell_reads_its_script(shell: str) -> None:
-    program = shutil.which(shell)
-    if program is None:
-        pytest.skip(f"{shell} is not installed")
-    done = subprocess.run([program, "-n", "-c", SCRIPTS[shell]], capture_output=True, check=False)
+    done = subprocess.run(
+        [program(shell), "-n", "-c", SCRIPTS[shell]], capture_output=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
 def test_bash_completes(run_dir: Path) -> None:
     script = f"""{SCRIPTS["bash"]}
 COMP_WORDS=(renshu train image_classification --data.pa); COMP_CWORD=3; _renshu
@@ -63,7 +61,6 @@ echo "${{COMPREPLY[@]}}"
     assert bash(script) == "--data.path\n\n"
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
 def test_bash_completes_names_of_runs_and_expands_none(run_dir: Path) -> None:
     """What is inserted is quoted, so that neither TAB nor the line itself runs a name."""
     names = ["$(touch own)", "*", "`touch own`", "my run", "my second"]
@@ -80,7 +77,6 @@ echo "${{#COMPREPLY[@]}} ${{COMPREPLY[0]}}"
     assert not (run_dir / "own").exists()
 
 
-@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
 def test_zsh_completes(run_dir: Path) -> None:
     """What is handed to compadd, which keeps what begins as typed and quotes it."""
     (run_dir / "runs" / "$(touch own)").mkdir(parents=True)
@@ -97,7 +93,6 @@ words=(renshu report ''); CURRENT=3; _renshu
     assert not (run_dir / "own").exists()
 
 
-@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
 def test_fish_completes(run_dir: Path) -> None:
     (run_dir / "runs" / "$(touch own)").mkdir(parents=True)
     (run_dir / "runs" / "$(touch own)" / "config.yaml").touch()
@@ -113,10 +108,12 @@ def bash(script: str) -> str:
     return shell("bash", "-c", script)
 
 
-def shell(*command: str) -> str:
+def shell(name: str, *arguments: str) -> str:
     """What a shell prints, with the `renshu` of this Python."""
     home = Path(sys.executable).parent
     environment = os.environ | {"PATH": f"{home}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(
+        [program(name), *arguments], capture_output=True, text=True, env=environment, check=False
+    )
     assert done.stderr == ""
     return done.stdout
