@@ -188,6 +188,7 @@ def summary(facts: Sequence[Facts], classes: Sequence[str]) -> list[str]:
 def warnings(facts: Sequence[Facts], classes: Sequence[str], patch: Sequence[int]) -> list[str]:
     """What may go wrong with these data, before any training: a sentence each."""
     found = [f"{one.id}: the mask is empty" for one in facts if one.voxels and not one.shown]
+    small: list[str] = []
     total = sum(count for one in facts for number, count in one.voxels.items() if number >= 0)
     for number, name in enumerate(classes):
         count = sum(one.voxels.get(number, 0) for one in facts)
@@ -195,9 +196,10 @@ def warnings(facts: Sequence[Facts], classes: Sequence[str], patch: Sequence[int
             found.append(f"{name} is {count / total:.4%} of the voxels: --training.loss dice_focal")
         pieces = [one.smallest[number] for one in facts if number in one.smallest]
         if pieces and min(pieces) < np.prod(patch) * 1e-4:
-            found.append(
-                f"a piece of {name} has {min(pieces)} voxels, the patch {int(np.prod(patch)):,}"
-            )
+            small.append(f"{name} {min(pieces)}")
+    if small:
+        size = int(np.prod(patch))
+        found.append(f"smallest pieces in voxels, of a patch of {size:,}: {', '.join(small)}")
     return found
 
 

@@ -145,7 +145,7 @@ def test_the_fingerprint_warns_of_rare_classes_and_small_pieces() -> None:
     rare = facts(voxels={0: 10**7, 1: 50}, smallest={1: 2})
     said = "\n".join(warnings([rare], ["background", "cyst"], (64, 64, 64)))
     assert "cyst is 0.0005% of the voxels" in said
-    assert "a piece of cyst has 2 voxels, the patch 262,144" in said
+    assert "smallest pieces in voxels, of a patch of 262,144: cyst 2" in said
     assert "mask is empty" in warnings([facts(voxels={0: 9})], ["b", "a"], (8, 8, 8))[0]
     lines = "\n".join(summary([rare, facts(spacing=(1, 1, 2))], ["background", "cyst"]))
     for word in ("2 of 1 patients", "1×1×1.5 (median)", "RAS (2)", "0 to 100", "in 2 cases"):
