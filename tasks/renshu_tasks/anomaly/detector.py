@@ -190,12 +190,23 @@ class Detector(ABC):
         return np.empty((0, 0)) if values is None else self._checked(values, self.channels)
 
     def _checked(self, values: Values, channels: int | None = None) -> Values:
+        values = self.usable(values, channels)
+        if len(values) < self.shortest:
+            raise DataError(
+                f"{len(values)} points are too few for {self.name}",
+                allowed=f"{self.shortest} or more",
+                mend="a smaller --model.window" if self.shortest > 1 else None,
+            )
+        return values
+
+    def usable(self, values: Values, channels: int | None = None) -> Values:
+        """float64 [T, C], however few; raises DataError for what cannot be computed with."""
         values = np.asarray(values, dtype=np.float64)
         if values.ndim != 2:
             raise DataError(
                 f"{self.name}: values {list(values.shape)}", allowed="[points, channels]"
             )
-        length, width = values.shape
+        width = values.shape[1]
         if width > 1 and not self.multivariate:
             raise DataError(
                 f"{self.name} scores one channel, these are {width}",
@@ -203,14 +214,8 @@ class Detector(ABC):
             )
         if channels is not None and width != channels:
             raise DataError(f"{self.name} was fitted on {channels} channels, these are {width}")
-        if length < self.shortest:
-            raise DataError(
-                f"{length} points are too few for {self.name}",
-                allowed=f"{self.shortest} or more",
-                mend="a smaller --model.window" if self.shortest > 1 else None,
-            )
         check_finite(values, self.name)
-        if np.abs(values).max() > LARGEST:
+        if np.abs(values).max(initial=0) > LARGEST:
             row = int(np.abs(values).max(axis=1).argmax())
             raise DataError(
                 f"{self.name}: {np.abs(values).max():g} is too large to compute with",
@@ -253,7 +258,7 @@ class Stream:
 
         Points that are refused, with DataError, leave the stream as it was.
         """
-        check_finite(points, "stream")
+        points = self.detector.usable(points, self.detector.channels)
         joined = np.concatenate([self._recent, points])
         scores = np.zeros(len(points))
         if len(joined) >= self.detector.memory:

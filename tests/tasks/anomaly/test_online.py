@@ -228,3 +228,18 @@ def test_places_go_on_over_pieces():
     assert np.concatenate(pieces).tolist() == [0, 1, 2, 5, 6]
     with pytest.raises(DataError, match="row 6"):
         placer.places(np.array([6.0]))
+
+
+@pytest.mark.parametrize("wrong", [1e200, float("nan"), [1.0, 2.0]])
+def test_a_point_that_is_refused_leaves_a_young_stream_as_it_was(wave, wrong):
+    """Before the first score as well, where no detector looks at the points yet."""
+    x = wave(60)
+    detector = trained(wave).detector
+    streams = detector.stream(), detector.stream()
+    for number, point in enumerate(x):
+        if number == 5:
+            with pytest.raises(DataError):
+                streams[0].update(wrong)
+        one, other = (stream.update(point) for stream in streams)
+        assert one == other
+    assert one > 0

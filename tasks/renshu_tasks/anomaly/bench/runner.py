@@ -171,20 +171,25 @@ def code_digest() -> str:
 
 
 def code_commit() -> str:
-    """The commit that the code is from, or the version where it is no checkout."""
+    """The commit that the code is from, or the version where it is no checkout.
+
+    "+changes" behind it stands for what was not committed.
+    """
     from importlib.metadata import version
 
-    try:
-        answer = subprocess.run(
-            ["git", "rev-parse", "--short=12", "HEAD"],
-            cwd=TASK,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return f"renshu {version('renshu')}"
-    return answer.stdout.strip()
+    # A package inside somebody else's checkout, as in a .venv, is none of its files.
+    commands = (
+        ["git", "ls-files", "--error-unmatch", "__init__.py"],
+        ["git", "describe", "--always", "--exclude=*", "--dirty=+changes", "--abbrev=12"],
+    )
+    said = ""
+    for command in commands:
+        try:
+            done = subprocess.run(command, cwd=TASK, capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            return f"renshu {version('renshu')}"
+        said = done.stdout.strip()
+    return said
 
 
 def _adopt(jobs: Sequence[Job], folder: Path, log: Log) -> list[Job]:
