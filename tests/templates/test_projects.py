@@ -54,8 +54,17 @@ def test_every_combination_works(name: str, answers: Answers, run_dir: Path, wor
     workshop(name).work(answers, run_dir)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+LONG = ("image_classification", "segmentation", "text")
+"""Tasks whose combination takes minutes: CI's forty do not hold all."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.nightly if name in LONG else pytest.mark.slow)
+        for name in NAMES
+    ],
+)
 def test_one_combination_of_a_task_works(name: str, run_dir: Path, workshop: Any) -> None:
     """With all files; types, tests and notebook of it are in the nightly ones."""
     # pains/templates.md rows 27 and 28
