@@ -60,3 +60,13 @@ def test_dice(data: SegmentationData, segmenter: Segmenter, classes: Iterable[in
     classes = list(classes)
     found = [dice(segmenter.answer(case).mask, case.mask, classes) for case in data.cases("test")]
     return float(np.mean(found))
+
+
+def taken(option: str, default: float) -> float:
+    """The number behind an option of a benchmark's own, which is taken off the command line."""
+    if option not in sys.argv:
+        return default
+    place = sys.argv.index(option)
+    number = float(sys.argv[place + 1])
+    del sys.argv[place : place + 2]
+    return number

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 import _table
-from _segmentation import dice, test_dice, trained
+from _segmentation import dice, taken, test_dice, trained
 from renshu_tasks.segmentation import inference
 from renshu_tasks.segmentation.data import SegmentationData
 from renshu_tasks.segmentation.options import DataOptions, SegmentationOptions, TrainingOptions
@@ -151,8 +151,5 @@ def measure(quick: bool) -> Iterable[_table.Row]:
 SECONDS = 900.0
 
 if __name__ == "__main__":
-    if "--seconds" in sys.argv:
-        place = sys.argv.index("--seconds")
-        SECONDS = float(sys.argv[place + 1])
-        del sys.argv[place : place + 2]
+    SECONDS = taken("--seconds", SECONDS)
     _table.main(__file__, measure)

@@ -6,7 +6,6 @@ thresholds and trees on filters see the same T1 image. Ours learns on one thread
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 
 import _table
-from _segmentation import dice, test_dice, trained
+from _segmentation import dice, taken, test_dice, trained
 from renshu_tasks.segmentation import demo
 from renshu_tasks.segmentation.data import SegmentationData
 from renshu_tasks.segmentation.options import SegmentationOptions, TrainingOptions
@@ -94,8 +93,5 @@ def measure(quick: bool) -> Iterable[_table.Row]:
 MINUTES = 30.0
 
 if __name__ == "__main__":
-    if "--minutes" in sys.argv:
-        place = sys.argv.index("--minutes")
-        MINUTES = float(sys.argv[place + 1])
-        del sys.argv[place : place + 2]
+    MINUTES = taken("--minutes", MINUTES)
     _table.main(__file__, measure)

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 from renshu.report import Chart, Headline, Section, Table, Text
 from renshu.report.charts import Points, bars, lines
-from renshu_tasks.common.sections import SHARE, evaluated, readable
+from renshu_tasks.common.sections import SHARE, evaluated, readable, risk_by_coverage
 
 SHOWN_CHANNELS = 6
 SHOWN_EVENTS = 200
@@ -200,16 +200,7 @@ def _calibration(found: Evaluation) -> Section:
 
 def _abstention(found: Evaluation) -> Section:
     """What the error becomes if the points nearest to the threshold are left to a person."""
-    rows = found.metrics["coverage"]
-    chart = lines(
-        "Error among the answered",
-        {"error": ([r["coverage"] for r in rows], [r["risk"] for r in rows])},
-        x="share answered",
-        layout={
-            "xaxis": SHARE | {"title": {"text": "share answered"}},
-            "yaxis": {"tickformat": ".1~%", "rangemode": "tozero", "title": {"text": "error"}},
-        },
-    )
+    chart = risk_by_coverage(found.metrics["coverage"])
     balance = bars(
         "Points",
         ["normal", "anomalous"],

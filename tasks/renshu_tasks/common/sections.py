@@ -98,9 +98,9 @@ def reliability(title: str, curves: Mapping[str, tuple[list[float], list[float]]
     )
 
 
-def abstention(rows: Sequence[Mapping[str, Any]], samples: str) -> Section:
-    """What the error becomes if only the surest `samples` are decided."""
-    chart = lines(
+def risk_by_coverage(rows: Sequence[Mapping[str, Any]]) -> Chart:
+    """The error of those that are decided, the surest first."""
+    return lines(
         "Error among the answered",
         {"error": ([row["coverage"] for row in rows], [row["risk"] for row in rows])},
         x="share answered",
@@ -109,6 +109,11 @@ def abstention(rows: Sequence[Mapping[str, Any]], samples: str) -> Section:
             "yaxis": {"tickformat": ".1~%", "rangemode": "tozero", "title": {"text": "error"}},
         },
     )
+
+
+def abstention(rows: Sequence[Mapping[str, Any]], samples: str) -> Section:
+    """What the error becomes if only the surest `samples` are decided."""
+    chart = risk_by_coverage(rows)
     table = [
         [f"{row['coverage']:.0%}", f"{row['risk']:.2%}", f"{row['confidence']:.4f}"]
         for row in reversed(rows)
