@@ -70,8 +70,7 @@ class Job:
     def key(self) -> str:
         """The same for the same series, labels, detector, seed, settings and code."""
         data = (self.source.name, self.source.stamp, self.source.part)
-        parts = (data, self.detector, self.seed, self.mode, self.budget, self.retrain)
-        parts += (self.code,)
+        parts = (data, self.detector, self.seed, self.mode, self.budget, self.retrain, self.code)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:20]
 
     def row(self) -> Row:
